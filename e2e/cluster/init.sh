@@ -222,6 +222,8 @@ api_ready() {
     https://127.0.0.1:6443/readyz)" = ok ]
 }
 
+{ cat /proc/sys/kernel/random/boot_id; readlink /proc/self/ns/pid /proc/self/ns/mnt; } > "$RUN/namespaces.new"
+mv "$RUN/namespaces.new" "$RUN/namespaces"
 mounts; sysctls; cgroups; network
 stage "namespaces ready"
 control_plane
