@@ -1,0 +1,325 @@
+//! The decision: which rule applies to a request, and whether it lets it pass.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use crate::path::VaultPath;
+
+use super::merge::Merged;
+use super::trie::Trie;
+use super::{Capabilities, Capability, Operation, Params, PathPattern, Policy, PolicyName};
+
+/// Why a decision came out as it did; for `policy explain` and the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The root policy allows everything.
+    Root,
+    /// The operation is free for all.
+    Free,
+    /// The rule grants the capability.
+    Granted,
+    /// No rule matches.
+    NoRule,
+    /// The rule refuses.
+    Denied,
+    /// A rule refuses the path in another spelling of upper and lower case.
+    DeniedCaseVariant,
+    /// The rule does not grant the capability.
+    NotGranted,
+    /// The rule grants the capability, but not with these parameters.
+    Parameters,
+    /// The policies grant it, but the boundary does not.
+    Boundary,
+}
+
+/// What was decided about one request.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// Whether the request may pass.
+    pub allowed: bool,
+    /// Whether `sudo` is granted here. Paths that need it are for the caller to know: [`requires_sudo`].
+    pub sudo: bool,
+    /// The policies that grant what the operation needs. Empty when refused.
+    pub granting_policies: Vec<PolicyName>,
+    /// Everything granted here.
+    pub capabilities: Capabilities,
+    /// The pattern that decided.
+    pub rule: Option<PathPattern>,
+    /// Why.
+    pub reason: Reason,
+    /// The shortest time a reply may be wrapped for.
+    pub min_wrapping_ttl: Option<Duration>,
+    /// The longest time a reply may be wrapped for.
+    pub max_wrapping_ttl: Option<Duration>,
+    /// Event types that may be received; `None` is every type.
+    pub event_types: Option<Vec<String>>,
+}
+
+impl Decision {
+    fn plain(allowed: bool, capabilities: Capabilities, reason: Reason) -> Self {
+        Self {
+            allowed,
+            sudo: capabilities.has(Capability::Sudo),
+            granting_policies: Vec::new(),
+            capabilities,
+            rule: None,
+            reason,
+            min_wrapping_ttl: None,
+            max_wrapping_ttl: None,
+            event_types: None,
+        }
+    }
+
+    fn refuse(mut self, reason: Reason) -> Self {
+        self.allowed = false;
+        self.granting_policies.clear();
+        self.reason = reason;
+        if matches!(reason, Reason::Denied | Reason::DeniedCaseVariant) {
+            self.capabilities = Capabilities::DENY;
+            self.sudo = false;
+        }
+        self
+    }
+}
+
+/// All of a token's policies, compiled.
+#[derive(Debug, Default)]
+pub struct Acl {
+    root: bool,
+    rules: Vec<Merged>,
+    trie: Trie,
+    /// The refusing rules, in lower case.
+    denies: Trie,
+    boundary: Option<Arc<Acl>>,
+}
+
+impl Acl {
+    /// Compiles policies. With none, nothing is allowed.
+    pub fn new(policies: &[Arc<Policy>]) -> Self {
+        let mut acl = Self { root: policies.iter().any(|p| p.name().is_root()), ..Self::default() };
+        let mut index: HashMap<&str, usize> = HashMap::new();
+        for policy in policies {
+            for rule in policy.rules() {
+                match index.get(rule.pattern().as_str()) {
+                    Some(at) => acl.rules[*at].add(policy.name(), rule),
+                    None => {
+                        index.insert(rule.pattern().as_str(), acl.rules.len());
+                        acl.rules.push(Merged::new(policy.name(), rule));
+                    }
+                }
+            }
+        }
+        for (at, rule) in acl.rules.iter().enumerate() {
+            acl.trie.insert(&rule.pattern, at);
+            if rule.capabilities.is_deny() {
+                acl.denies.insert(&rule.pattern.folded(), at);
+            }
+        }
+        acl
+    }
+
+    /// An ACL that allows what both `acl` and `boundary` allow.
+    pub fn with_boundary(acl: Self, boundary: Arc<Acl>) -> Self {
+        let boundary = match acl.boundary.clone() {
+            // A second boundary bounds the first: all three must allow.
+            Some(inner) => Arc::new(Self::with_boundary(Self::bounded_by(&boundary), inner)),
+            None => boundary,
+        };
+        Self { boundary: Some(boundary), ..acl }
+    }
+
+    /// An ACL that allows exactly what `other` does.
+    fn bounded_by(other: &Arc<Acl>) -> Self {
+        Self { root: true, boundary: Some(other.clone()), ..Self::default() }
+    }
+
+    /// Whether the root policy is among them, without a boundary.
+    pub fn is_root(&self) -> bool {
+        self.root && self.boundary.is_none()
+    }
+
+    /// Decides about one request. Listings are matched with their trailing slash, whether it was sent or not.
+    pub fn decide(&self, operation: Operation, path: &VaultPath, params: Option<&Params>) -> Decision {
+        let own = self.decide_own(operation, path, params);
+        let Some(boundary) = &self.boundary else { return own };
+        let outer = boundary.decide(operation, path, params);
+        let mut both = own;
+        both.sudo &= outer.sudo;
+        both.capabilities = both.capabilities.and(outer.capabilities);
+        both.min_wrapping_ttl = both.min_wrapping_ttl.max(outer.min_wrapping_ttl);
+        both.max_wrapping_ttl = match (both.max_wrapping_ttl, outer.max_wrapping_ttl) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        both.event_types = match (both.event_types, outer.event_types) {
+            (Some(a), Some(b)) => Some(a.into_iter().filter(|t| b.contains(t)).collect()),
+            (a, b) => a.or(b),
+        };
+        if both.allowed && !outer.allowed { both.refuse(Reason::Boundary) } else { both }
+    }
+
+    fn decide_own(&self, operation: Operation, path: &VaultPath, params: Option<&Params>) -> Decision {
+        let Some(needed) = operation.needs() else {
+            return Decision::plain(true, Capabilities::NONE, Reason::Free);
+        };
+        if self.root {
+            let mut all = Decision::plain(true, Capabilities::ALL, Reason::Root);
+            all.granting_policies.push(PolicyName::root());
+            return all;
+        }
+        let listed = operation.is_listing().then(|| path.to_dir());
+        let path = listed.as_ref().unwrap_or(path).as_str();
+        let forms = if operation.is_listing() { Forms::listing(path) } else { Forms::plain(path) };
+        let Some(rule) = self.select(forms) else {
+            return Decision::plain(false, Capabilities::NONE, Reason::NoRule);
+        };
+        let found = Decision {
+            rule: Some(rule.pattern.clone()),
+            granting_policies: rule.granting(needed),
+            min_wrapping_ttl: rule.min_wrapping_ttl,
+            max_wrapping_ttl: rule.max_wrapping_ttl,
+            event_types: rule.event_types.clone(),
+            ..Decision::plain(true, rule.capabilities, Reason::Granted)
+        };
+        if rule.capabilities.is_deny() {
+            return found.refuse(Reason::Denied);
+        }
+        if let Some(deny) = self.case_variant_deny(forms, rule) {
+            let mut refused = found.refuse(Reason::DeniedCaseVariant);
+            refused.rule = Some(deny.pattern.clone());
+            return refused;
+        }
+        if !rule.capabilities.has(needed) {
+            return found.refuse(Reason::NotGranted);
+        }
+        if operation.has_parameters() && !rule.params.permit(params) {
+            return found.refuse(Reason::Parameters);
+        }
+        found
+    }
+
+    /// The one rule that applies. The order for listings is: exact as given, exact without the slash, other
+    /// as given, other without the slash.
+    fn select(&self, forms: Forms<'_>) -> Option<&Merged> {
+        let first = self.best(forms.given);
+        if first.is_some_and(|r| r.pattern.is_exact()) {
+            return first;
+        }
+        let second = forms.bare.and_then(|bare| self.best(bare));
+        if second.is_some_and(|r| r.pattern.is_exact()) { second } else { first.or(second) }
+    }
+
+    fn best(&self, path: &str) -> Option<&Merged> {
+        let mut best: Option<&Merged> = None;
+        self.trie.walk(path, &mut |at| {
+            let rule = &self.rules[at];
+            if best.is_none_or(|b| rule.pattern.priority(&b.pattern).is_gt()) {
+                best = Some(rule);
+            }
+        });
+        best
+    }
+
+    /// A refusing rule that matches only when case is ignored, and that `allow` is not more specific than.
+    /// On a tie the refusal stands, except between exact paths: nothing more specific could be written.
+    fn case_variant_deny(&self, forms: Forms<'_>, allow: &Merged) -> Option<&Merged> {
+        let mut worst: Option<&Merged> = None;
+        for form in [Some(forms.given), forms.bare].into_iter().flatten() {
+            let folded = form.to_ascii_lowercase();
+            self.denies.walk(&folded, &mut |at| {
+                let deny = &self.rules[at];
+                // One that matches as written took part in the ordinary selection, and lost.
+                let variant = !deny.pattern.matches(form);
+                if variant && worst.is_none_or(|w| deny.pattern.rank() > w.pattern.rank()) {
+                    worst = Some(deny);
+                }
+            });
+        }
+        let (deny_rank, allow_rank) = (worst?.pattern.rank(), allow.pattern.rank());
+        let stands = deny_rank > allow_rank || (deny_rank == allow_rank && !deny_rank.exact);
+        worst.filter(|_| stands)
+    }
+
+    /// What is granted on a path, as `sys/capabilities` tells it: names in order, `["root"]`, or `["deny"]`.
+    pub fn capabilities(&self, path: &VaultPath) -> Vec<&'static str> {
+        if self.is_root() {
+            return vec!["root"];
+        }
+        let granted = self.capability_set(path);
+        if granted.grants_any() { granted.iter().map(Capability::as_str).collect() } else { vec!["deny"] }
+    }
+
+    /// What is granted on a path, as a set.
+    pub fn capability_set(&self, path: &VaultPath) -> Capabilities {
+        let forms = Forms::listing(path.as_str());
+        let own = if self.root {
+            Capabilities::ALL
+        } else {
+            match self.select(forms) {
+                None => Capabilities::NONE,
+                Some(rule) if self.case_variant_deny(forms, rule).is_some() => Capabilities::DENY,
+                Some(rule) => rule.capabilities,
+            }
+        };
+        self.boundary.as_ref().map_or(own, |b| own.and(b.capability_set(path)))
+    }
+
+    /// Whether anything at or below a mount may be granted: what the preflight of `kv` commands asks. An
+    /// over-estimate; it decides about seeing that a mount exists, nothing else.
+    pub fn sees_mount(&self, mount: &str) -> bool {
+        let granting = |r: &Merged| r.capabilities.grants_any() && r.pattern.touches(mount);
+        let own = self.root || self.rules.iter().any(granting);
+        own && self.boundary.as_ref().is_none_or(|b| b.sees_mount(mount))
+    }
+}
+
+/// A path as the rules see it: as given and, for listings, without the slash.
+#[derive(Clone, Copy)]
+struct Forms<'a> {
+    given: &'a str,
+    bare: Option<&'a str>,
+}
+
+impl<'a> Forms<'a> {
+    fn plain(path: &'a str) -> Self {
+        Self { given: path, bare: None }
+    }
+
+    fn listing(path: &'a str) -> Self {
+        Self { given: path, bare: path.strip_suffix('/') }
+    }
+}
+
+static SUDO_PATHS: LazyLock<Vec<PathPattern>> = LazyLock::new(|| {
+    const TEXTS: [&str; 20] = [
+        "sys/auth/*",
+        "sys/remount",
+        "sys/audit",
+        "sys/audit/*",
+        "sys/raw",
+        "sys/raw/*",
+        "sys/rotate",
+        "sys/rotate/*",
+        "sys/config/cors",
+        "sys/config/auditing/*",
+        "sys/plugins/catalog/*",
+        "sys/leases",
+        "sys/leases/lookup/*",
+        "sys/leases/revoke-prefix/*",
+        "sys/leases/revoke-force/*",
+        "sys/revoke-prefix/*",
+        "sys/revoke-force/*",
+        "sys/internal/inspect/*",
+        "auth/token/accessors/*",
+        "auth/token/revoke-orphan",
+    ];
+    TEXTS.iter().map(|t| PathPattern::parse(t).expect("the patterns above are well-formed")).collect()
+});
+
+/// Whether a path is one of those for which a token needs `sudo` besides the operation's capability.
+pub fn requires_sudo(operation: Operation, path: &VaultPath) -> bool {
+    let listed = operation.is_listing().then(|| path.to_dir());
+    let path = listed.as_ref().unwrap_or(path);
+    SUDO_PATHS.iter().any(|p| p.matches(path.as_str()) || p.matches(path.trimmed()))
+}
