@@ -10,6 +10,8 @@ set -euo pipefail
 mkdir -p "$BIN" "$BASE_IMAGES"
 exec 7> "$COFFER_CACHE/build.lock"
 flock 7
+ticker=''
+trap '[ -z "$ticker" ] || kill "$ticker"' EXIT
 prerequisites
 
 # go_build NAME DIRECTORY PACKAGE LDFLAGS: rebuilds when the module, its sums, its code or Go itself changed.
@@ -18,7 +20,10 @@ go_build() {
   stamp=$( (cd "$dir" && cat ./* && go env GOVERSION && echo "$4") | sha256sum | cut -d' ' -f1)
   if [ -x "$out" ] && [ "$(cat "$out.stamp" 2>/dev/null)" = "$stamp" ]; then return; fi
   say "building $1 (minutes the first time)"
+  (while sleep 30; do say "  still building $1, $((SECONDS - start)) s"; done) &
+  ticker=$!
   (cd "$dir" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $4" -o "$out.new" "$3")
+  kill "$ticker" && ticker=''
   mv "$out.new" "$out"
   echo "$stamp" > "$out.stamp"
   say "built $1 in $((SECONDS - start)) s"

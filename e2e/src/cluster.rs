@@ -26,9 +26,8 @@ pub struct Cluster {
     kind: Kind,
     kubeconfig: PathBuf,
     bin: PathBuf,
+    host_address: String,
 }
-
-const LOCAL_HOST_IP: &str = "198.18.0.1";
 
 impl Cluster {
     /// What `CLUSTER` asks for: `kind`, or the local one.
@@ -41,16 +40,22 @@ impl Cluster {
         match Self::wanted() {
             Kind::Local => {
                 run(Command::new(cluster_script()).arg("up")).await?;
-                Ok(Self::local())
+                Self::local().await
             }
             Kind::Kind => Self::kind_up().await,
         }
     }
 
-    fn local() -> Self {
-        let kubeconfig = std::env::var_os("KUBECONFIG").map(PathBuf::from);
-        let kubeconfig = kubeconfig.unwrap_or_else(|| cache_dir().join("cluster/coffer/kubeconfig"));
-        Self { kind: Kind::Local, kubeconfig, bin: cache_dir().join("bin/v1.37.2") }
+    async fn local() -> Result<Self> {
+        let script = cluster_script();
+        let settings = run(Command::new(&script).arg("env")).await?;
+        let value = |name: &str| {
+            let word = settings.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            word.map(str::to_owned).with_context(|| format!("{} env does not say {name}", script.display()))
+        };
+        let bin = value("PATH")?.split(':').next().unwrap_or_default().into();
+        let (kubeconfig, host_address) = (value("KUBECONFIG")?.into(), value("COFFER_HOST_IP")?);
+        Ok(Self { kind: Kind::Local, kubeconfig, bin, host_address })
     }
 
     // Not exercised where there is no Docker: kind reads the same kind-config.yaml.
@@ -66,7 +71,20 @@ impl Cluster {
             kind.arg("create").arg("cluster").arg("--config").arg(repo().join("kind-config.yaml"));
         }
         run(kind.arg("--kubeconfig").arg(&kubeconfig)).await?;
-        Ok(Self { kind: Kind::Kind, kubeconfig, bin: PathBuf::new() })
+        // Pods reach the machine at the gateway of kind's network.
+        let format = "{{range .IPAM.Config}}{{.Gateway}} {{end}}";
+        let out = run(Command::new("docker").args(["network", "inspect", "kind", "-f", format])).await?;
+        let v4 = out.split_whitespace().find(|address| address.contains('.'));
+        let host_address = v4.context("the docker network `kind` has no IPv4 gateway")?.to_owned();
+        Ok(Self { kind: Kind::Kind, kubeconfig, bin: PathBuf::new(), host_address })
+    }
+
+    /// Ends the cluster `CLUSTER` asks for, with everything in it.
+    pub async fn down() -> Result<()> {
+        match Self::wanted() {
+            Kind::Local => run(Command::new(cluster_script()).arg("down")).await.map(drop),
+            Kind::Kind => run(Command::new("kind").args(["delete", "cluster", "--name", "coffer"])).await.map(drop),
+        }
     }
 
     /// Which cluster this is.
@@ -80,17 +98,8 @@ impl Cluster {
     }
 
     /// The address at which pods reach a program on this machine.
-    pub async fn host_address(&self) -> Result<String> {
-        match self.kind {
-            Kind::Local => Ok(LOCAL_HOST_IP.to_owned()),
-            Kind::Kind => {
-                let format = "{{range .IPAM.Config}}{{.Gateway}} {{end}}";
-                let out =
-                    run(Command::new("docker").args(["network", "inspect", "kind", "-f", format])).await?;
-                let v4 = out.split_whitespace().find(|address| address.contains('.'));
-                Ok(v4.context("the docker network `kind` has no IPv4 gateway")?.to_owned())
-            }
-        }
+    pub fn host_address(&self) -> &str {
+        &self.host_address
     }
 
     /// A program of the cluster's own version (`kubectl`, `helm`), pointed at it.

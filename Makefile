@@ -1,0 +1,42 @@
+# The few commands of this repository. Everything built or downloaded goes to $(COFFER_CACHE),
+# never into the checkout.
+
+COFFER_CACHE ?= $(HOME)/.cache/coffer
+CLUSTER ?= local
+export COFFER_CACHE CLUSTER
+export CARGO_TARGET_DIR ?= $(COFFER_CACHE)/target
+SHELL := /bin/bash
+RUN := . e2e/images/rust-env.sh &&
+
+.PHONY: help demo demo-down test soak bench images cluster cluster-down lint
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: ## build everything, start a cluster, tell the story of one pod (CLUSTER=kind with Docker)
+	@e2e/demo
+
+demo-down: ## remove what the demo started
+	@e2e/demo down
+
+test: ## set up everything, run every test, clean up
+	@e2e/run-tests
+
+soak: ## the long tests: 20 clusters killed at random moments
+	@$(RUN) COFFER_CLEANUP_ROUNDS=20 cargo test "$${RUST_ARGS[@]}" -p coffer-e2e --test cluster_cleanup -- --nocapture
+
+bench: ## measurements (none yet)
+	@echo "no benchmark exists yet" >&2; exit 1
+
+images: ## build the images, without Docker
+	@e2e/images/build
+
+cluster: ## start the local Kubernetes only
+	@e2e/cluster/cluster up
+
+cluster-down: ## end it
+	@e2e/cluster/cluster down
+
+lint: ## rustfmt and clippy, warnings as errors
+	@$(RUN) cargo fmt --all --check && cargo clippy "$${RUST_ARGS[@]}" --workspace --all-targets -- -D warnings
