@@ -9,8 +9,12 @@ use zeroize::Zeroizing;
 use crate::secret::SecretString;
 use crate::time::Timestamp;
 
-/// The longest statement, before and after filling in.
+/// The longest statement, before filling in.
 pub const MAX_STATEMENT_BYTES: usize = 64 * 1024;
+/// The most placeholders a statement may have.
+pub const MAX_PLACEHOLDERS: usize = 256;
+/// The longest password that may be put into a statement.
+pub const MAX_PASSWORD_BYTES: usize = 512;
 /// The longest account name the generator makes: PostgreSQL's limit.
 pub const MAX_USERNAME_BYTES: usize = 63;
 /// The length of generated passwords.
@@ -31,6 +35,9 @@ pub enum TemplateError {
     /// `{{` without `}}`.
     #[error("placeholder is not closed in statement")]
     Unclosed,
+    /// Too many placeholders.
+    #[error("statement has more than {MAX_PLACEHOLDERS} placeholders")]
+    TooMany,
     /// Too long.
     #[error("statement is longer than {MAX_STATEMENT_BYTES} bytes")]
     TooLong,
@@ -59,7 +66,8 @@ impl<'a> StatementValues<'a> {
             return Err(TemplateError::Value("username"));
         }
         let word = |c: u8| PASSWORD_ALPHABET.contains(&c) || c == b'_';
-        if password.is_empty() || !password.expose().bytes().all(word) {
+        if password.is_empty() || password.len() > MAX_PASSWORD_BYTES || !password.expose().bytes().all(word)
+        {
             return Err(TemplateError::Value("password"));
         }
         let seconds = Timestamp::from_secs(expiration.as_secs());
@@ -74,12 +82,11 @@ impl<'a> StatementValues<'a> {
         }
         // Growing would leave copies behind, so the room for every value is taken up front.
         let count = statement.matches("{{").count();
-        let widest = self.username.len().max(self.password.len()).max(self.expiration.len());
-        let size = statement.len() + count * widest;
-        if size > 2 * MAX_STATEMENT_BYTES {
-            return Err(TemplateError::TooLong);
+        if count > MAX_PLACEHOLDERS {
+            return Err(TemplateError::TooMany);
         }
-        let mut out = Zeroizing::new(String::with_capacity(size));
+        let widest = self.username.len().max(self.password.len()).max(self.expiration.len());
+        let mut out = Zeroizing::new(String::with_capacity(statement.len() + count * widest));
         let mut rest = statement;
         while let Some((before, tail)) = rest.split_once("{{") {
             let (key, after) = tail.split_once("}}").ok_or(TemplateError::Unclosed)?;
@@ -181,7 +188,8 @@ mod tests {
         assert!(check_statement("DROP ROLE \"{{name}}\"").is_ok());
         assert!(check_statement("{{secret}}").is_err());
         assert!(check_statement(&"x".repeat(MAX_STATEMENT_BYTES + 1)).is_err());
-        assert!(check_statement(&"{{name}}".repeat(MAX_STATEMENT_BYTES / 8)).is_ok());
+        assert!(check_statement(&"{{name}}".repeat(MAX_PLACEHOLDERS)).is_ok());
+        assert_eq!(check_statement(&"{{name}}".repeat(MAX_PLACEHOLDERS + 1)), Err(TemplateError::TooMany));
     }
 
     #[test]

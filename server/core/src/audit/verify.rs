@@ -45,7 +45,7 @@ pub struct Report {
     pub drops: Vec<RangeInclusive<u64>>,
     /// Intact records that stand in the wrong place.
     pub reorders: Vec<Finding>,
-    /// The records after this one are lost: by a crash, or cut off. `None` in the field: all of them.
+    /// Records at the end are lost: by a crash, or cut off.
     pub missing_tail: Option<LostTail>,
     /// The last line is incomplete, as a crash in the middle of writing leaves it.
     pub torn_tail: bool,
@@ -61,7 +61,7 @@ pub struct Report {
 /// What is missing at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostTail {
-    /// The last record that is there.
+    /// The last record that is there; `None` if there is none at all.
     pub after: Option<u64>,
     /// How many are missing, by the anchored head.
     pub count: u64,

@@ -71,6 +71,22 @@ impl Decision {
         }
     }
 
+    /// What is left of this decision inside a boundary.
+    fn within(mut self, outer: Self) -> Self {
+        self.sudo &= outer.sudo;
+        self.capabilities = self.capabilities.and(outer.capabilities);
+        self.min_wrapping_ttl = self.min_wrapping_ttl.max(outer.min_wrapping_ttl);
+        self.max_wrapping_ttl = match (self.max_wrapping_ttl, outer.max_wrapping_ttl) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.event_types = match (self.event_types, outer.event_types) {
+            (Some(a), Some(b)) => Some(a.into_iter().filter(|t| b.contains(t)).collect()),
+            (a, b) => a.or(b),
+        };
+        if self.allowed && !outer.allowed { self.refuse(Reason::Boundary) } else { self }
+    }
+
     fn refuse(mut self, reason: Reason) -> Self {
         self.allowed = false;
         self.granting_policies.clear();
@@ -91,7 +107,7 @@ pub struct Acl {
     trie: Trie,
     /// The refusing rules, in lower case.
     denies: Trie,
-    boundary: Option<Arc<Acl>>,
+    boundaries: Vec<Arc<Acl>>,
 }
 
 impl Acl {
@@ -119,44 +135,21 @@ impl Acl {
         acl
     }
 
-    /// An ACL that allows what both `acl` and `boundary` allow.
-    pub fn with_boundary(acl: Self, boundary: Arc<Acl>) -> Self {
-        let boundary = match acl.boundary.clone() {
-            // A second boundary bounds the first: all three must allow.
-            Some(inner) => Arc::new(Self::with_boundary(Self::bounded_by(&boundary), inner)),
-            None => boundary,
-        };
-        Self { boundary: Some(boundary), ..acl }
-    }
-
-    /// An ACL that allows exactly what `other` does.
-    fn bounded_by(other: &Arc<Acl>) -> Self {
-        Self { root: true, boundary: Some(other.clone()), ..Self::default() }
+    /// An ACL that allows what both `acl` and `boundary` allow. Boundaries add up.
+    pub fn with_boundary(mut acl: Self, boundary: Arc<Acl>) -> Self {
+        acl.boundaries.push(boundary);
+        acl
     }
 
     /// Whether the root policy is among them, without a boundary.
     pub fn is_root(&self) -> bool {
-        self.root && self.boundary.is_none()
+        self.root && self.boundaries.is_empty()
     }
 
     /// Decides about one request. Listings are matched with their trailing slash, whether it was sent or not.
     pub fn decide(&self, operation: Operation, path: &VaultPath, params: Option<&Params>) -> Decision {
         let own = self.decide_own(operation, path, params);
-        let Some(boundary) = &self.boundary else { return own };
-        let outer = boundary.decide(operation, path, params);
-        let mut both = own;
-        both.sudo &= outer.sudo;
-        both.capabilities = both.capabilities.and(outer.capabilities);
-        both.min_wrapping_ttl = both.min_wrapping_ttl.max(outer.min_wrapping_ttl);
-        both.max_wrapping_ttl = match (both.max_wrapping_ttl, outer.max_wrapping_ttl) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        both.event_types = match (both.event_types, outer.event_types) {
-            (Some(a), Some(b)) => Some(a.into_iter().filter(|t| b.contains(t)).collect()),
-            (a, b) => a.or(b),
-        };
-        if both.allowed && !outer.allowed { both.refuse(Reason::Boundary) } else { both }
+        self.boundaries.iter().fold(own, |decision, b| decision.within(b.decide(operation, path, params)))
     }
 
     fn decide_own(&self, operation: Operation, path: &VaultPath, params: Option<&Params>) -> Decision {
@@ -262,7 +255,7 @@ impl Acl {
                 Some(rule) => rule.capabilities,
             }
         };
-        self.boundary.as_ref().map_or(own, |b| own.and(b.capability_set(path)))
+        self.boundaries.iter().fold(own, |set, b| set.and(b.capability_set(path)))
     }
 
     /// Whether anything at or below a mount may be granted: what the preflight of `kv` commands asks. An
@@ -270,7 +263,7 @@ impl Acl {
     pub fn sees_mount(&self, mount: &str) -> bool {
         let granting = |r: &Merged| r.capabilities.grants_any() && r.pattern.touches(mount);
         let own = self.root || self.rules.iter().any(granting);
-        own && self.boundary.as_ref().is_none_or(|b| b.sees_mount(mount))
+        own && self.boundaries.iter().all(|b| b.sees_mount(mount))
     }
 }
 
