@@ -100,9 +100,6 @@ pub enum LeaseError {
     /// Renewal would not make it live any longer than now.
     #[error("lease has reached its maximum TTL")]
     MaxTtl,
-    /// Not renewable at all.
-    #[error("lease is not renewable")]
-    NotRenewable,
 }
 
 impl LeaseState {

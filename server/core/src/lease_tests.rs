@@ -47,7 +47,6 @@ fn short(result: &Result<LeaseState, LeaseError>) -> String {
         Err(LeaseError::Expired) => "expired".into(),
         Err(LeaseError::NotDue) => "notdue".into(),
         Err(LeaseError::MaxTtl) => "max".into(),
-        Err(LeaseError::NotRenewable) => "nr".into(),
     }
 }
 

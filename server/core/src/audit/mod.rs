@@ -98,24 +98,30 @@ impl Default for Chain {
 impl Chain {
     /// The line for a record, without a line end. The head moves on only when this succeeds.
     pub fn append(&mut self, record: &AuditRecord) -> Result<String, AuditError> {
-        self.append_json(&serde_json::to_string(record).map_err(|_| AuditError::Malformed)?)
+        self.link(&serde_json::to_string(record).map_err(|_| AuditError::Malformed)?)
     }
 
     /// As [`Chain::append`], for a record that is JSON already: one object on one line, without the fields
     /// `seq`, `prev` and `hash`.
     pub fn append_json(&mut self, record: &str) -> Result<String, AuditError> {
-        // Seven fixed words, two hashes and a number take less than this.
-        const SUFFIX: usize = 192;
-        if record.len() + SUFFIX > MAX_LINE_BYTES {
+        if record.len() > MAX_LINE_BYTES {
             return Err(AuditError::TooLong);
         }
         let object: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(record).map_err(|_| AuditError::Malformed)?;
         let taken = ["seq", "prev", "hash"].iter().any(|k| object.contains_key(*k));
-        let open = record.strip_suffix('}').filter(|_| record.starts_with('{'));
-        let Some(open) = open.filter(|_| !object.is_empty() && !taken && !record.contains('\n')) else {
-            return Err(AuditError::Malformed);
-        };
+        let one_line = record.starts_with('{') && !record.contains('\n');
+        if object.is_empty() || taken || !one_line { Err(AuditError::Malformed) } else { self.link(record) }
+    }
+
+    /// Links a record that is known to be a JSON object.
+    fn link(&mut self, record: &str) -> Result<String, AuditError> {
+        // Seven fixed words, two hashes and a number take less than this.
+        const SUFFIX: usize = 192;
+        if record.len() + SUFFIX > MAX_LINE_BYTES {
+            return Err(AuditError::TooLong);
+        }
+        let open = record.strip_suffix('}').ok_or(AuditError::Malformed)?;
         let hash = ChainHash::of(self.prev, self.seq, record.as_bytes());
         let (prev, seq) = (self.prev.to_hex(), self.seq);
         let line = format!("{open},\"seq\":{seq},\"prev\":\"{prev}\",\"hash\":\"{}\"}}", hash.to_hex());

@@ -1,6 +1,7 @@
 //! Checks a log against its chain and, if there is one, its anchored head.
 //!
-//! Reads line by line and keeps one hash per record, so that also a moved line is told from a missing one.
+//! Reads line by line. Records that come too early are kept until those before them are there, so that a moved
+//! line is told from a missing one; of a log in order nothing is kept.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -90,32 +91,55 @@ pub fn verify_from<'a>(
     lines: impl IntoIterator<Item = &'a str>,
     anchored_head: Option<&Chain>,
 ) -> Report {
-    let mut verifier = Verifier::new(*start);
+    let mut verifier = Verifier::new(*start, anchored_head.copied());
     lines.into_iter().for_each(|line| verifier.line(line));
-    verifier.finish(anchored_head)
+    verifier.finish()
 }
+
+/// How many records may be kept waiting before those missing are given up as dropped.
+const MAX_AHEAD: usize = 100_000;
 
 /// A check in progress, for logs that are read line by line.
 #[derive(Debug)]
 pub struct Verifier {
-    start: Chain,
     report: Report,
-    /// Readable records by number: the line, the hash before and the hash of each.
-    records: BTreeMap<u64, (u64, ChainHash, ChainHash)>,
-    highest: Option<u64>,
+    anchor: Option<Chain>,
+    /// The number that continues the chain, and the hash it must link to; unknown after a gap.
+    next: u64,
+    prev: Option<ChainHash>,
+    /// What came before its turn.
+    ahead: BTreeMap<u64, Slot>,
+    highest_seen: Option<u64>,
     open: HashMap<String, OpenIntent>,
     /// Set when the last line could not be read; it becomes an edit once another follows.
     unreadable: Option<u64>,
 }
 
+#[derive(Debug)]
+enum Slot {
+    Intact {
+        line: u64,
+        prev: ChainHash,
+        hash: ChainHash,
+    },
+    /// There is a line with this number, but it was changed.
+    Changed,
+}
+
 impl Verifier {
-    /// A check of a log that begins at `start`.
-    pub fn new(start: Chain) -> Self {
+    /// A check of a log that begins at `start`, against the head that was anchored, if it is known.
+    pub fn new(start: Chain, anchored_head: Option<Chain>) -> Self {
+        let mut report = Report::default();
+        if let Some(anchor) = anchored_head.filter(|a| a.seq == start.seq) {
+            report.anchor_mismatch = anchor.prev != start.prev;
+        }
         Self {
-            start,
-            report: Report::default(),
-            records: BTreeMap::new(),
-            highest: None,
+            report,
+            anchor: anchored_head,
+            next: start.seq,
+            prev: Some(start.prev),
+            ahead: BTreeMap::new(),
+            highest_seen: None,
             open: HashMap::new(),
             unreadable: None,
         }
@@ -134,19 +158,26 @@ impl Verifier {
         };
         if !line.is_intact() {
             self.edit(number, Some(line.seq), "content does not fit its hash");
-            return;
-        }
-        if line.seq < self.start.seq || self.records.contains_key(&line.seq) {
+            if line.seq >= self.next {
+                self.ahead.entry(line.seq).or_insert(Slot::Changed);
+            }
+        } else if line.seq < self.next || matches!(self.ahead.get(&line.seq), Some(Slot::Intact { .. })) {
             self.edit(number, Some(line.seq), "record number was used before");
-            return;
+        } else {
+            if self.highest_seen.is_some_and(|h| line.seq < h) {
+                let why = "record stands after a later one";
+                self.report.reorders.push(Finding { line: number, seq: Some(line.seq), why });
+            }
+            self.highest_seen = self.highest_seen.max(Some(line.seq));
+            self.ahead.insert(line.seq, Slot::Intact { line: number, prev: line.prev, hash: line.hash });
+            self.track_intent(&line);
         }
-        if self.highest.is_some_and(|h| line.seq < h) {
-            let why = "record stands after a later one";
-            self.report.reorders.push(Finding { line: number, seq: Some(line.seq), why });
+        while let Some(slot) = self.ahead.remove(&self.next) {
+            self.follow(&slot);
         }
-        self.highest = self.highest.max(Some(line.seq));
-        self.records.insert(line.seq, (number, line.prev, line.hash));
-        self.track_intent(&line);
+        if self.ahead.len() > MAX_AHEAD {
+            self.skip_gap();
+        }
     }
 
     fn edit(&mut self, line: u64, seq: Option<u64>, why: &'static str) {
@@ -172,81 +203,58 @@ impl Verifier {
         }
     }
 
+    /// Takes the record whose turn it is.
+    fn follow(&mut self, slot: &Slot) {
+        let seq = self.next;
+        self.next += 1;
+        let Slot::Intact { line, prev, hash } = slot else {
+            self.prev = None;
+            return;
+        };
+        if self.prev.is_some_and(|p| p != *prev) {
+            self.edit(*line, Some(seq), "does not continue the record before it");
+        } else {
+            self.report.intact += 1;
+        }
+        self.prev = Some(*hash);
+        if let Some(anchor) = self.anchor.filter(|a| a.seq == self.next) {
+            self.report.anchor_mismatch = anchor.prev != *hash;
+        }
+    }
+
+    /// Gives up what is missing before the next record that is there.
+    fn skip_gap(&mut self) {
+        let Some(seq) = self.ahead.first_key_value().map(|(seq, _)| *seq) else { return };
+        if seq > self.next {
+            self.report.drops.push(self.next..=seq - 1);
+            self.next = seq;
+            self.prev = None;
+        }
+        while let Some(slot) = self.ahead.remove(&self.next) {
+            self.follow(&slot);
+        }
+    }
+
     /// The result, once all lines are in.
-    pub fn finish(mut self, anchored_head: Option<&Chain>) -> Report {
+    pub fn finish(mut self) -> Report {
         self.report.torn_tail = self.unreadable.is_some();
-        self.check_links();
-        self.check_anchor(anchored_head);
-        let mut open: Vec<OpenIntent> = self.open.into_values().collect();
-        open.sort_by_key(|i| i.seq);
-        self.report.open_intents = open;
+        // A changed line's number may itself be false, so only an intact one proves that others are missing.
+        let intact = |(seq, slot): (&u64, &Slot)| matches!(slot, Slot::Intact { .. }).then_some(*seq);
+        if let Some(last) = self.ahead.iter().rev().find_map(intact) {
+            while self.next <= last {
+                self.skip_gap();
+            }
+        }
+        if let Some(anchor) = self.anchor {
+            self.report.unanchored = self.next.saturating_sub(anchor.seq);
+            if anchor.seq > self.next {
+                let lost = LostTail { after: self.next.checked_sub(1), count: anchor.seq - self.next };
+                self.report.missing_tail = Some(lost);
+            }
+        }
+        self.report.open_intents = self.open.into_values().collect();
+        self.report.open_intents.sort_by_key(|i| i.seq);
         self.report.edits.sort_by_key(|f| f.line);
         self.report
     }
-
-    /// Follows the chain by number, whatever the order of the lines.
-    fn check_links(&mut self) {
-        // Numbers whose line is there but was changed are edits, not drops.
-        let changed: Vec<u64> = self.report.edits.iter().filter_map(|f| f.seq).collect();
-        let mut expected = self.start.seq;
-        let mut prev = Some(self.start.prev);
-        let mut forged = Vec::new();
-        for (seq, (line, linked_to, hash)) in &self.records {
-            if *seq > expected {
-                self.report.drops.extend(gaps(expected, seq - 1, &changed));
-                prev = None;
-            }
-            // After a gap the predecessor is unknown, so only the next link can be checked.
-            if prev.is_some_and(|p| p != *linked_to) {
-                forged.push(Finding {
-                    line: *line,
-                    seq: Some(*seq),
-                    why: "does not continue the record before it",
-                });
-            } else {
-                self.report.intact += 1;
-            }
-            prev = Some(*hash);
-            expected = seq + 1;
-        }
-        self.report.edits.extend(forged);
-    }
-
-    fn check_anchor(&mut self, anchored_head: Option<&Chain>) {
-        let Some(anchor) = anchored_head else { return };
-        let next = self.highest.map_or(self.start.seq, |h| h + 1);
-        if anchor.seq > next {
-            let after = next.checked_sub(1).filter(|_| next > self.start.seq || self.start.seq > 0);
-            self.report.missing_tail = Some(LostTail { after, count: anchor.seq - next });
-            return;
-        }
-        self.report.unanchored = next - anchor.seq;
-        let anchored = match anchor.seq.checked_sub(1) {
-            Some(last) if anchor.seq > self.start.seq => self.records.get(&last).map(|(_, _, hash)| *hash),
-            _ if anchor.seq == self.start.seq => Some(self.start.prev),
-            // The anchor is older than this log begins, and says nothing about it.
-            _ => return,
-        };
-        // A missing or changed record is reported as such already.
-        self.report.anchor_mismatch = anchored.is_some_and(|hash| hash != anchor.prev);
-    }
-}
-
-/// The runs of numbers from `first` to `last` that are not in `changed`.
-fn gaps(first: u64, last: u64, changed: &[u64]) -> Vec<RangeInclusive<u64>> {
-    let mut inside: Vec<u64> = changed.iter().copied().filter(|c| (first..=last).contains(c)).collect();
-    inside.sort_unstable();
-    inside.dedup();
-    let mut runs = Vec::new();
-    let mut from = first;
-    for c in inside {
-        if c > from {
-            runs.push(from..=c - 1);
-        }
-        from = c + 1;
-    }
-    if from <= last {
-        runs.push(from..=last);
-    }
-    runs
 }

@@ -1,6 +1,7 @@
 //! Names of policies.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ const MAX_NAME_BYTES: usize = 512;
 /// A policy's name: lower-cased, of visible ASCII, slashes allowed between segments.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct PolicyName(Box<str>);
+pub struct PolicyName(Arc<str>);
 
 impl PolicyName {
     /// Reads and lower-cases a name.
@@ -60,7 +61,7 @@ impl TryFrom<String> for PolicyName {
 
 impl From<PolicyName> for String {
     fn from(name: PolicyName) -> Self {
-        name.0.into()
+        name.as_str().to_owned()
     }
 }
 

@@ -4,6 +4,9 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
+
+use crate::path::MAX_PATH_SEGMENTS;
 
 /// The longest pattern accepted, in bytes.
 const MAX_PATTERN_BYTES: usize = 1024;
@@ -17,6 +20,9 @@ pub enum PatternError {
     /// Too long.
     #[error("path is longer than {MAX_PATTERN_BYTES} bytes")]
     TooLong,
+    /// More segments than a request path can have.
+    #[error("path has too many segments")]
+    TooDeep,
     /// A `*` that is not the last character would match nothing but itself.
     #[error("'*' is only allowed as the last character (use '+' for one segment)")]
     Star,
@@ -45,7 +51,7 @@ pub(super) enum Segment<'a> {
 /// A pattern out of a policy.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PathPattern {
-    text: Box<str>,
+    text: Arc<str>,
 }
 
 impl PathPattern {
@@ -69,6 +75,10 @@ impl PathPattern {
             return Err(PatternError::PlusStar);
         }
         let last = body.split('/').count() - 1;
+        // One more than a path's segments, for LIST's slash.
+        if last > MAX_PATH_SEGMENTS {
+            return Err(PatternError::TooDeep);
+        }
         for (i, segment) in body.split('/').enumerate() {
             // The last one may be empty (LIST's slash, or "a/*"), and is a mere prefix before a star.
             let relative = matches!(segment, "." | "..") && (i < last || body.len() == text.len());

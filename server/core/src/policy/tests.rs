@@ -105,6 +105,8 @@ fn golden_matching() {
     for bad in ["", "/", "a/*/b", "**", "a/+*", "+*", "a//b", "a/../b", "./a", "a\nb"] {
         assert!(PathPattern::parse(bad).is_err(), "{bad}");
     }
+    assert!(PathPattern::parse(&vec!["a"; 64].join("/")).is_ok());
+    assert_eq!(PathPattern::parse(&vec!["a"; 66].join("/")), Err(PatternError::TooDeep));
 }
 
 #[test]
