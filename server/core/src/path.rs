@@ -44,7 +44,7 @@ pub enum PathError {
 pub struct VaultPath(Box<str>);
 
 impl VaultPath {
-    /// Reads a path as it stands in a URL: decodes percent escapes once, then checks.
+    /// Reads a path as it stands in a URL after `/v1/`: decodes percent escapes once, then checks.
     pub fn parse_encoded(encoded: &str) -> Result<Self, PathError> {
         // Three bytes of escape make one byte of path, so anything longer cannot fit.
         if encoded.len() > 3 * MAX_PATH_BYTES + 3 {
@@ -62,7 +62,12 @@ impl VaultPath {
             bytes.push(hex_digit(*high)? << 4 | hex_digit(*low)?);
             rest = tail;
         }
-        Self::parse(std::str::from_utf8(&bytes).map_err(|_| PathError::Utf8)?)
+        let text = std::str::from_utf8(&bytes).map_err(|_| PathError::Utf8)?;
+        // In a URL a slash at the start, escaped or not, is a second spelling of the path without it.
+        if text.len() > 1 && text.starts_with('/') {
+            return Err(PathError::EmptySegment);
+        }
+        Self::parse(text)
     }
 
     /// Reads a path that carries no escapes: a `%` is a plain character here. One leading slash is ignored.
@@ -170,7 +175,8 @@ mod tests {
         assert_eq!(ok("secret/data/app"), "secret/data/app");
         assert_eq!(ok("secret/a%20b"), "secret/a b");
         assert_eq!(ok("secret/%2565"), "secret/%65");
-        assert_eq!(ok("/secret/x/"), "secret/x/");
+        assert_eq!(ok("secret/x/"), "secret/x/");
+        assert_eq!(VaultPath::parse("/secret/x/").unwrap().as_str(), "secret/x/");
         assert_eq!(ok("secret/caf%C3%A9"), "secret/café");
     }
 
@@ -180,6 +186,8 @@ mod tests {
             ("", PathError::Empty),
             ("/", PathError::Empty),
             ("a//b", PathError::EmptySegment),
+            ("/a", PathError::EmptySegment),
+            ("%2Fa", PathError::EmptySegment),
             ("//a", PathError::EmptySegment),
             ("a/b//", PathError::EmptySegment),
             ("a/../b", PathError::Relative),

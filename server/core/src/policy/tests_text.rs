@@ -193,7 +193,7 @@ fn golden_containment() {
 }
 
 fn pattern() -> impl Strategy<Value = String> {
-    let segment = prop_oneof![4 => "[abA]{1,2}", 1 => Just("+".to_owned())];
+    let segment = prop_oneof![4 => "[abAéè]{1,3}", 1 => Just("+".to_owned())];
     (proptest::collection::vec(segment, 1..4), prop_oneof![Just(""), Just("/*"), Just("/"), Just("*")])
         .prop_map(|(segments, end)| {
             let text = segments.join("/");
@@ -202,7 +202,7 @@ fn pattern() -> impl Strategy<Value = String> {
 }
 
 fn request() -> impl Strategy<Value = String> {
-    (proptest::collection::vec("[abA]{1,2}", 1..5), prop_oneof![Just(""), Just("/")])
+    (proptest::collection::vec("[abAéè]{1,3}", 1..5), prop_oneof![Just(""), Just("/")])
         .prop_map(|(segments, end)| segments.join("/") + end)
 }
 
@@ -227,6 +227,20 @@ proptest! {
         let best = list.iter().map(|(p, _)| PathPattern::parse(p).unwrap()).filter(|p| p.matches(&asked))
             .max_by(|a, b| a.priority(b));
         prop_assert_eq!(rule.rule, best);
+    }
+
+    /// Listings take the exact rules first, then the others, each with the slash before without it.
+    #[test]
+    fn listings_keep_their_order(list in grants(), asked in request()) {
+        let acl = build(&list);
+        let decision = acl.decide(Operation::List, &path(&asked), None);
+        prop_assume!(decision.reason != Reason::DeniedCaseVariant);
+        let bare = asked.trim_end_matches('/');
+        let best = |exact: bool, form: &str| list.iter().map(|(p, _)| PathPattern::parse(p).unwrap())
+            .filter(|p| p.is_exact() == exact && p.matches(form)).max_by(|a, b| a.priority(b));
+        let dir = format!("{bare}/");
+        let expected = best(true, &dir).or(best(true, bare)).or(best(false, &dir)).or(best(false, bare));
+        prop_assert_eq!(decision.rule, expected);
     }
 
     /// Refusing what decided, or the very path, never allows more.
