@@ -1,0 +1,143 @@
+//! What a namespace may grant: the delegations of its CofferConnection. Never looks at strings where the policy
+//! engine's own containment can decide.
+
+use std::collections::BTreeMap;
+
+use coffer_core::policy::{PathPattern, contains};
+use coffer_crds::Capability;
+use coffer_crds::connection::Delegation;
+use coffer_crds::policy::PolicyRule;
+
+use crate::kubernetes::selects;
+
+/// One path pattern and the most that may be granted under it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ceiling {
+    pattern: PathPattern,
+    capabilities: Vec<Capability>,
+}
+
+/// The ceilings of a namespace. A prefix that is no path pattern grants nothing.
+pub(crate) fn ceilings(
+    delegations: &[Delegation],
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Vec<Ceiling> {
+    let mut found = Vec::new();
+    for delegation in delegations {
+        if !selects(&delegation.namespace_selector, labels) {
+            continue;
+        }
+        for prefix in &delegation.path_prefixes {
+            let text = format!("{}*", prefix.replace("{{namespace}}", namespace).trim_end_matches('*'));
+            if let Ok(pattern) = PathPattern::parse(&text) {
+                found.push(Ceiling {
+                    delegation: index,
+                    pattern,
+                    capabilities: delegation.capabilities.clone(),
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Why a rule may not be granted; `None` when it may. A rule that only denies takes nothing from anyone else.
+pub(crate) fn refusal(rule: &PolicyRule, ceilings: &[Ceiling]) -> Option<String> {
+    let pattern = match PathPattern::parse(&rule.path) {
+        Ok(pattern) => pattern,
+        Err(error) => return Some(format!("{:?}: {error}", rule.path)),
+    };
+    if rule.capabilities == [Capability::Deny] {
+        return None;
+    }
+    let around: Vec<&Ceiling> =
+        ceilings.iter().filter(|ceiling| contains(&ceiling.pattern, &pattern)).collect();
+    if around.is_empty() {
+        return Some(format!("{:?} is under no path delegated to this namespace", rule.path));
+    }
+    let fits =
+        |ceiling: &&&Ceiling| rule.capabilities.iter().all(|wanted| ceiling.capabilities.contains(wanted));
+    if around.iter().any(|ceiling| fits(&ceiling)) {
+        return None;
+    }
+    let allowed: Vec<&str> =
+        around.iter().flat_map(|ceiling| &ceiling.capabilities).map(|one| one.as_str()).collect();
+    let beyond: Vec<&str> = rule
+        .capabilities
+        .iter()
+        .map(|wanted| wanted.as_str())
+        .filter(|wanted| !allowed.contains(wanted))
+        .collect();
+    Some(format!("{:?}: {} not delegated (at most {})", rule.path, beyond.join(", "), allowed.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+    use super::*;
+
+    fn rule(path: &str, capabilities: &[Capability]) -> PolicyRule {
+        PolicyRule { path: path.into(), description: None, capabilities: capabilities.to_vec() }
+    }
+
+    fn shop() -> Vec<Ceiling> {
+        let delegation = Delegation {
+            namespace_selector: LabelSelector::default(),
+            path_prefixes: vec!["secret/data/{{namespace}}/".into(), "secret/metadata/{{namespace}}/".into()],
+            capabilities: vec![Capability::Read, Capability::List],
+        };
+        ceilings(&[delegation], "shop", &BTreeMap::new())
+    }
+
+    #[test]
+    fn what_is_delegated_may_be_granted() {
+        use Capability::{Deny, List, Read};
+        for (path, capabilities) in [
+            ("secret/data/shop/db", vec![Read]),
+            ("secret/data/shop/*", vec![Read, List]),
+            ("secret/data/shop/+/x", vec![Read]),
+            ("secret/data/other/x", vec![Deny]),
+            ("*", vec![Deny]),
+        ] {
+            assert_eq!(refusal(&rule(path, &capabilities), &shop()), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_may() {
+        use Capability::{Read, Sudo, Update};
+        for (path, capability) in [
+            ("secret/data/other/db", Read),
+            ("secret/data/shopping/db", Read),
+            ("secret/data/shop", Read),
+            ("secret/data/*", Read),
+            ("secret/data/+/db", Read),
+            ("secret/+/shop/db", Read),
+            ("+/data/shop/db", Read),
+            ("*", Read),
+            ("sys/*", Sudo),
+            ("secret/data/shop/../other/db", Read),
+            ("secret/data/shop/db", Update),
+            ("secret/data/shop/*", Sudo),
+        ] {
+            assert!(refusal(&rule(path, &[capability]), &shop()).is_some(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_selected_has_no_ceiling() {
+        let delegation = Delegation {
+            namespace_selector: LabelSelector {
+                match_labels: Some(BTreeMap::from([("team".into(), "shop".into())])),
+                match_expressions: None,
+            },
+            path_prefixes: vec!["secret/data/".into()],
+            capabilities: vec![Capability::Read],
+        };
+        let shop = BTreeMap::from([("team".to_owned(), "shop".to_owned())]);
+        assert_eq!(ceilings(std::slice::from_ref(&delegation), "a", &shop).len(), 1);
+        assert_eq!(ceilings(std::slice::from_ref(&delegation), "a", &BTreeMap::new()).len(), 0);
+    }
+}

@@ -1,0 +1,7 @@
+//! VaultPolicy: a policy at the server, and its share of the roles of its ServiceAccounts.
+
+mod delegation;
+mod plan;
+mod reconcile;
+
+pub(crate) use reconcile::reconcile;
