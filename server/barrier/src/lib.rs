@@ -3,4 +3,24 @@
 //! Nothing above this room sees a ciphertext, nothing below it sees a plaintext. It never decides who may
 //! read what, and never speaks HTTP.
 
+pub mod barrier;
+mod boot;
+mod children;
+mod envelope;
+pub mod error;
+pub mod key;
+mod keyring;
+pub mod log;
+pub mod read;
+pub mod seal;
 pub mod store;
+mod stream;
+pub mod writer;
+
+pub use barrier::Barrier;
+pub use boot::SealConfig;
+pub use error::BarrierError;
+pub use key::{MountId, RecordKind, RowKey};
+pub use log::{ChangeEntry, LogCursor, LogItem, Position, Tail};
+pub use read::{Read, Reader};
+pub use writer::{CommitInfo, Writer};

@@ -1,1 +1,8 @@
-//! Skeleton.
+//! Implementations of the storage port: in memory, embedded on one disk, and a wrapper that breaks things.
+//!
+//! Nothing here sees a plaintext or a key: rows arrive encrypted and leave as they came.
+
+pub mod embedded;
+pub mod faulty;
+pub mod memory;
+mod overlay;

@@ -1,0 +1,214 @@
+//! The barrier itself: initialised or not, sealed or not, and the way to readers and writers.
+//!
+//! Never decides who may do what. Sealing drops the keys; operations that already hold them fail at their next step.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use coffer_core::shamir::{Share, Threshold};
+use coffer_core::token::HmacKey;
+use rand::CryptoRng;
+
+use crate::boot::{BootRecord, SealConfig};
+use crate::envelope::Key;
+use crate::error::BarrierError;
+use crate::key::MountId;
+use crate::keyring::{KeyId, KeyringRecord, Keys, Purpose};
+use crate::read::Reader;
+use crate::seal::shamir::MasterKey;
+use crate::store::Store;
+use crate::stream::{self, Stream};
+use crate::writer::{CommitInfo, Writer};
+
+/// How often [`Barrier::transact`] runs an operation again after a conflict.
+pub const ATTEMPTS_MAX: u32 = 24;
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_millis(64);
+
+struct Unsealed {
+    keys: Arc<Keys>,
+    stream: Arc<Stream>,
+}
+
+/// The one way to stored data. Shared as `Arc<Barrier>`.
+pub struct Barrier {
+    store: Arc<dyn Store>,
+    state: RwLock<Option<Unsealed>>,
+}
+
+impl Barrier {
+    /// A sealed barrier over `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, state: RwLock::new(None) }
+    }
+
+    /// Whether there are keys.
+    pub async fn initialized(&self) -> Result<bool, BarrierError> {
+        Ok(self.seal_config().await?.is_some())
+    }
+
+    /// How the vault is sealed; `None` before it is initialised. Readable while sealed.
+    pub async fn seal_config(&self) -> Result<Option<SealConfig>, BarrierError> {
+        let snapshot = self.store.snapshot().await?;
+        let stored = BootRecord::SealConfig.read(&*snapshot).await?;
+        stored.map(|bytes| SealConfig::parse(&bytes)).transpose()
+    }
+
+    /// Creates the unseal key, the master key and the keyring, and returns the shares. The barrier stays sealed.
+    pub async fn initialize(
+        &self,
+        threshold: Threshold,
+        rng: &mut (impl CryptoRng + Send),
+    ) -> Result<Vec<Share>, BarrierError> {
+        let mut txn = self.store.begin().await?;
+        let records = [BootRecord::SealConfig, BootRecord::MasterKey, BootRecord::Keyring];
+        for record in records {
+            if record.read(&*txn).await?.is_some() {
+                return Err(BarrierError::AlreadyInitialized);
+            }
+            txn.guard(&record.at());
+        }
+        let config = SealConfig::shamir(threshold);
+        let (master, wrapped, shares) = MasterKey::create(&config, rng)?;
+        let mut keyring = KeyringRecord::empty();
+        for purpose in [Purpose::Derive, Purpose::Record] {
+            keyring.add(&master, KeyId::system(purpose, 1), &Key::generate()?).await?;
+        }
+        txn.put(&BootRecord::SealConfig.at(), config.to_bytes())?;
+        txn.put(&BootRecord::MasterKey.at(), wrapped)?;
+        txn.put(&BootRecord::Keyring.at(), keyring.to_bytes())?;
+        match txn.commit().await.map_err(BarrierError::from) {
+            Ok(_) => Ok(shares),
+            Err(BarrierError::Conflict) => Err(BarrierError::AlreadyInitialized),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Unseals with `shares`. Whether they are the right ones shows by decrypting: else [`BarrierError::WrongShares`].
+    pub async fn unseal(&self, shares: &[Share]) -> Result<(), BarrierError> {
+        let snapshot = self.store.snapshot().await?;
+        let config = BootRecord::SealConfig.read(&*snapshot).await?.ok_or(BarrierError::NotInitialized)?;
+        let config = SealConfig::parse(&config)?;
+        let wrapped = BootRecord::MasterKey.read(&*snapshot).await?.ok_or(BarrierError::NotInitialized)?;
+        let master = MasterKey::open(&config, &wrapped, shares)?;
+        let record = KeyringRecord::load(&*snapshot).await?;
+        let keys = Arc::new(Keys::open(Box::new(master), &record).await?);
+        let stream = Stream::new(Arc::clone(&self.store));
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.is_none() {
+            *state = Some(Unsealed { keys, stream });
+        }
+        Ok(())
+    }
+
+    /// Drops the keys. Readers and writers at work fail at their next step; the last of them wipes the memory.
+    pub fn seal(&self) {
+        let state = self.state.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(unsealed) = state {
+            unsealed.keys.mark_sealed();
+        }
+    }
+
+    /// Whether the keys are absent.
+    pub fn sealed(&self) -> bool {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// A snapshot that sees everything committed before this call.
+    pub async fn reader(&self) -> Result<Reader, BarrierError> {
+        let (keys, _) = self.unsealed()?;
+        Ok(Reader { snapshot: self.store.snapshot().await?, keys })
+    }
+
+    /// A transaction.
+    pub async fn begin(&self) -> Result<Writer, BarrierError> {
+        let (keys, stream) = self.unsealed()?;
+        Ok(Writer::new(self.store.begin().await?, keys, stream))
+    }
+
+    /// Runs `operation` in a transaction and commits it. On a conflict the whole operation runs again, up to
+    /// [`ATTEMPTS_MAX`] times with growing random pauses, so it must have no other side effects. An unknown outcome is
+    /// returned: only the caller knows how to find out.
+    ///
+    /// The operation takes the writer by value and gives it back with its result; an error drops it, and with it
+    /// everything written: `barrier.transact(|mut w| async move { ...; Ok::<_, BarrierError>((w, value)) })`.
+    pub async fn transact<T, E, F, R>(&self, mut operation: F) -> Result<(T, CommitInfo), E>
+    where
+        F: FnMut(Writer) -> R,
+        R: Future<Output = Result<(Writer, T), E>>,
+        E: From<BarrierError>,
+    {
+        let mut attempt = 0;
+        loop {
+            let (writer, value) = operation(self.begin().await?).await?;
+            match writer.commit().await {
+                Ok(info) => return Ok((value, info)),
+                Err(BarrierError::Conflict) if attempt + 1 < ATTEMPTS_MAX => {
+                    pause(attempt).await;
+                    attempt += 1;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// An HMAC key for one purpose ("token", "audit"), the same at every unseal.
+    pub fn hmac_key(&self, purpose: &str) -> Result<HmacKey, BarrierError> {
+        Ok(self.unsealed()?.0.hmac_key(purpose))
+    }
+
+    /// Gives `mount` a new KEK, usable within `w` and, once `w` has committed, by everybody.
+    pub async fn create_kek(&self, w: &mut Writer, mount: MountId) -> Result<(), BarrierError> {
+        w.create_kek(mount).await
+    }
+
+    /// Removes `mount`'s KEKs: its secrets can never be opened again.
+    pub async fn drop_kek(&self, w: &mut Writer, mount: MountId) -> Result<(), BarrierError> {
+        w.drop_kek(mount).await
+    }
+
+    /// The change-log stream this process writes to since its last unseal.
+    pub fn stream(&self) -> Result<MountId, BarrierError> {
+        Ok(self.unsealed()?.1.id())
+    }
+
+    /// Publishes up to where this process's change-log stream is resolved. To be called every now and then
+    /// (100 ms); how late only decides how much readers read twice.
+    pub async fn publish_log(&self) -> Result<(), BarrierError> {
+        let (keys, stream) = self.unsealed()?;
+        stream.publish(&keys).await?;
+        Ok(())
+    }
+
+    /// Closes every other stream. Only for whoever knows that no other process uses the store (the embedded store's
+    /// lock proves it).
+    pub async fn close_other_streams(&self) -> Result<(), BarrierError> {
+        let (keys, own) = self.unsealed()?;
+        let reader = Reader { snapshot: self.store.snapshot().await?, keys: Arc::clone(&keys) };
+        for (id, row) in crate::log::streams(&reader).await? {
+            if id != own.id() && !row.closed {
+                stream::close(&*self.store, &keys, id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes all but the newest `keep` resolved change-log rows of each stream, and all closed streams but the
+    /// newest `keep_closed`. Readers behind that see a gap. Returns how many rows went.
+    pub async fn trim_log(&self, keep: u64, keep_closed: usize) -> Result<usize, BarrierError> {
+        let (keys, _) = self.unsealed()?;
+        stream::trim(&*self.store, &keys, keep, keep_closed).await
+    }
+
+    fn unsealed(&self) -> Result<(Arc<Keys>, Arc<Stream>), BarrierError> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let unsealed = state.as_ref().ok_or(BarrierError::Sealed)?;
+        Ok((Arc::clone(&unsealed.keys), Arc::clone(&unsealed.stream)))
+    }
+}
+
+async fn pause(attempt: u32) {
+    let ceiling = Duration::from_millis(1 << attempt.min(6)).min(PAUSE_MAX);
+    let share: f64 = rand::random();
+    tokio::time::sleep(ceiling.mul_f64(share)).await;
+}

@@ -1,0 +1,233 @@
+//! Writing through the barrier: one transaction, encrypted rows, and its entry in the change log.
+//!
+//! Never retries by itself: a conflict means that the whole operation has to be looked at again, and an unknown
+//! outcome that somebody has to read back.
+
+use std::sync::Arc;
+
+use coffer_core::secret::SecretBytes;
+
+use crate::boot::BootRecord;
+use crate::children;
+use crate::envelope::{self, Key};
+use crate::error::BarrierError;
+use crate::key::{Layout, MountId, RowKey, mount_prefix};
+use crate::keyring::{KeyId, KeyringRecord, Keys, Purpose};
+use crate::log::{ChangeEntry, LogRow};
+use crate::read::{Read, View};
+use crate::store::{KeyRange, Row, SCAN_PAGE_MAX, Txn};
+use crate::stream::{Outcome, Stream};
+
+/// The most rows one transaction may write.
+pub const WRITES_MAX: usize = 10_000;
+/// The most change entries one transaction may carry.
+pub const NOTES_MAX: usize = 10_000;
+
+/// What is known about a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitInfo {
+    /// The store's version: every snapshot of at least this version sees the commit.
+    pub version: u64,
+    /// Its place in this process's change-log stream; 0 when nothing was written.
+    pub seq: u64,
+}
+
+/// A transaction. Reads see its own writes; dropping it applies nothing.
+pub struct Writer {
+    txn: Box<dyn Txn>,
+    keys: Arc<Keys>,
+    stream: Arc<Stream>,
+    notes: Vec<ChangeEntry>,
+    written: Vec<Vec<u8>>,
+    new_keks: Vec<(KeyId, Arc<Key>)>,
+    dropped_keks: Vec<MountId>,
+}
+
+impl Read for Writer {
+    fn view(&self) -> View<'_> {
+        View { snapshot: &*self.txn, keys: &self.keys, pending: &self.new_keks }
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(txn: Box<dyn Txn>, keys: Arc<Keys>, stream: Arc<Stream>) -> Self {
+        Self {
+            txn,
+            keys,
+            stream,
+            notes: Vec::new(),
+            written: Vec::new(),
+            new_keks: Vec::new(),
+            dropped_keks: Vec::new(),
+        }
+    }
+
+    /// Writes a system row, under a key of its own derived from the system KEK.
+    pub async fn put_system(&mut self, key: &RowKey, plain: &[u8]) -> Result<(), BarrierError> {
+        let at = self.keys.layout.encode(key)?;
+        let (generation, kek) = &self.keys.record;
+        let row = envelope::seal_system(kek, *generation, &at, plain)?;
+        self.put_at(at, row)
+    }
+
+    /// Writes a secret row, under a fresh DEK wrapped by the mount's KEK.
+    pub async fn put_secret(&mut self, key: &RowKey, plain: &SecretBytes) -> Result<(), BarrierError> {
+        let at = self.keys.layout.encode(key)?;
+        let mount = key.mount();
+        let pending = self.new_keks.iter().rev().find(|(id, _)| id.mount == mount);
+        let (generation, kek) = match pending {
+            Some((id, kek)) => (id.generation, Arc::clone(kek)),
+            None => self.keys.newest_kek(&*self.txn, mount).await?,
+        };
+        let row = envelope::seal_secret(&kek, generation, &at, plain.expose())?;
+        self.put_at(at, row)
+    }
+
+    /// Removes a row; removing an absent one is no error.
+    pub async fn delete(&mut self, key: &RowKey) -> Result<(), BarrierError> {
+        let at = self.keys.layout.encode(key)?;
+        self.delete_at(at)
+    }
+
+    /// Makes `path` show up in `list`, with the directories above it. Write some row at `path` in the same
+    /// transaction that `unlink`'s caller also writes, so that the two conflict.
+    pub async fn link(&mut self, mount: MountId, path: &str) -> Result<(), BarrierError> {
+        children::link(self, mount, path).await
+    }
+
+    /// Takes `path` out of `list`, with the directories that this leaves empty.
+    pub async fn unlink(&mut self, mount: MountId, path: &str) -> Result<(), BarrierError> {
+        children::unlink(self, mount, path).await
+    }
+
+    /// Makes the commit conflict if anybody changes, creates or deletes `key` after this transaction's snapshot.
+    /// Everything a decision rests on and this transaction does not write must be guarded.
+    pub fn guard(&mut self, key: &RowKey) -> Result<(), BarrierError> {
+        let at = self.keys.layout.encode(key)?;
+        self.txn.guard(&at);
+        Ok(())
+    }
+
+    /// Says what this commit means for caches and events. It is encrypted into the change log.
+    pub fn note(&mut self, entry: ChangeEntry) {
+        self.notes.push(entry);
+    }
+
+    /// Deletes up to `limit` rows of `mount`, whatever they are; returns how many there were. Below `limit` means
+    /// that none are left.
+    pub async fn clear_mount(&mut self, mount: MountId, limit: usize) -> Result<usize, BarrierError> {
+        if mount == MountId::SYSTEM || mount == MountId::BOOT {
+            return Err(BarrierError::Limit("the vault's own rows cannot be cleared"));
+        }
+        let rows = self.scan(&KeyRange::prefix(&mount_prefix(mount)), limit.min(SCAN_PAGE_MAX)).await?;
+        let count = rows.len();
+        for (at, _) in rows {
+            self.delete_at(at)?;
+        }
+        Ok(count)
+    }
+
+    pub(crate) async fn create_kek(&mut self, mount: MountId) -> Result<(), BarrierError> {
+        self.keys.check()?;
+        let mut record = KeyringRecord::load(&*self.txn).await?;
+        let generation = record.newest(mount, Purpose::Kek).map_or(1, |id| id.generation + 1);
+        let id = KeyId { mount, purpose: Purpose::Kek, generation };
+        let key = Arc::new(Key::generate()?);
+        record.add(self.keys.seal(), id, &key).await?;
+        self.put_at(BootRecord::Keyring.at(), record.to_bytes())?;
+        self.new_keks.push((id, key));
+        Ok(())
+    }
+
+    pub(crate) async fn drop_kek(&mut self, mount: MountId) -> Result<(), BarrierError> {
+        self.keys.check()?;
+        let mut record = KeyringRecord::load(&*self.txn).await?;
+        if record.remove_keks(mount) {
+            self.put_at(BootRecord::Keyring.at(), record.to_bytes())?;
+            self.new_keks.retain(|(id, _)| id.mount != mount);
+            self.dropped_keks.push(mount);
+        }
+        Ok(())
+    }
+
+    /// Applies everything at once, durably, with its entry in the change log. A transaction that wrote nothing and
+    /// noted nothing only has its guards checked.
+    pub async fn commit(mut self) -> Result<CommitInfo, BarrierError> {
+        self.keys.check()?;
+        if self.written.is_empty() && self.notes.is_empty() {
+            return Ok(CommitInfo { version: self.txn.commit().await?, seq: 0 });
+        }
+        let mut ticket = self.stream.reserve(&self.keys).await?;
+        let seq = ticket.seq();
+        let row = LogRow::new(std::mem::take(&mut self.written), std::mem::take(&mut self.notes));
+        let key = self.stream.log_key(seq);
+        let at = self.keys.layout.encode(&key)?;
+        let (generation, kek) = &self.keys.record;
+        let sealed = row.to_bytes().and_then(|plain| envelope::seal_system(kek, *generation, &at, &plain));
+        let staged = sealed.and_then(|row| {
+            // Insert-only: a void row put here by whoever closed this stream must win.
+            self.txn.guard(&at);
+            Ok(self.txn.put(&at, row)?)
+        });
+        if let Err(e) = staged {
+            ticket.settle(Outcome::Failed);
+            return Err(e);
+        }
+        // From here on dropping this future leaves the ticket unknown, not failed.
+        ticket.sent();
+        let result = self.txn.commit().await.map_err(BarrierError::from);
+        match result {
+            Ok(version) => {
+                ticket.settle(Outcome::Committed);
+                for mount in &self.dropped_keks {
+                    self.keys.forget_keks(*mount);
+                }
+                for (id, key) in self.new_keks {
+                    self.keys.hold(id, key);
+                }
+                Ok(CommitInfo { version, seq })
+            }
+            Err(BarrierError::OutcomeUnknown) => Err(BarrierError::OutcomeUnknown),
+            Err(known) => {
+                ticket.settle(Outcome::Failed);
+                Err(known)
+            }
+        }
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.keys.layout
+    }
+
+    pub(crate) async fn has(&self, key: &RowKey) -> Result<bool, BarrierError> {
+        self.keys.check()?;
+        Ok(self.txn.get(&self.keys.layout.encode(key)?).await?.is_some())
+    }
+
+    pub(crate) async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<Row>, BarrierError> {
+        self.keys.check()?;
+        Ok(self.txn.scan(range, limit).await?)
+    }
+
+    pub(crate) fn put_at(&mut self, at: Vec<u8>, row: Vec<u8>) -> Result<(), BarrierError> {
+        self.count_write()?;
+        self.txn.put(&at, row)?;
+        self.written.push(at);
+        Ok(())
+    }
+
+    pub(crate) fn delete_at(&mut self, at: Vec<u8>) -> Result<(), BarrierError> {
+        self.count_write()?;
+        self.txn.delete(&at)?;
+        self.written.push(at);
+        Ok(())
+    }
+
+    fn count_write(&self) -> Result<(), BarrierError> {
+        self.keys.check()?;
+        if self.written.len() >= WRITES_MAX || self.notes.len() > NOTES_MAX {
+            return Err(BarrierError::Limit("too many rows in one transaction"));
+        }
+        Ok(())
+    }
+}
