@@ -50,7 +50,8 @@ impl Cluster {
         let script = cluster_script();
         let settings = run(Command::new(&script).arg("env")).await?;
         let value = |name: &str| {
-            let word = settings.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            let word =
+                settings.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
             word.map(str::to_owned).with_context(|| format!("{} env does not say {name}", script.display()))
         };
         let bin = value("PATH")?.split(':').next().unwrap_or_default().into();
@@ -83,7 +84,9 @@ impl Cluster {
     pub async fn down() -> Result<()> {
         match Self::wanted() {
             Kind::Local => run(Command::new(cluster_script()).arg("down")).await.map(drop),
-            Kind::Kind => run(Command::new("kind").args(["delete", "cluster", "--name", "coffer"])).await.map(drop),
+            Kind::Kind => {
+                run(Command::new("kind").args(["delete", "cluster", "--name", "coffer"])).await.map(drop)
+            }
         }
     }
 

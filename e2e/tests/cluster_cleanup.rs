@@ -1,6 +1,7 @@
 //! A cluster that is killed at any moment leaves nothing on the machine: no process, mount, device,
 //! route, rule or cgroup. `COFFER_CLEANUP_ROUNDS` says how often to try (2 unless told), and
 //! `COFFER_CLEANUP_SEED` repeats a run.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
 //! The harness's own Postgres: TLS with a checked name, an admin who can make logins, and nothing left afterwards.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use coffer_e2e::{Login, Postgres, connect, init};
 
