@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bootstrap, controllers, crd_files, tls};
+use crate::{bootstrap, connection, controllers, crd_files, tls};
 
 /// Turns coffer.dev objects into what the vault's server needs.
 #[derive(Debug, Parser)]
@@ -17,6 +17,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Apply a CofferConnection from a file, as soon as its kind exists.
+    ApplyConnection(ApplyConnectionArgs),
     /// Initialise and unseal the server and set it up for this cluster. For evaluation: the keys lie in a Secret.
     AutoInit(AutoInitArgs),
     /// Print the CRDs as YAML, or write them as chart templates.
@@ -68,12 +70,26 @@ pub(crate) struct AutoInitArgs {
     /// CofferConnection whose delegations limit the pods.
     #[arg(long, default_value = "default")]
     pub(crate) connection: String,
+    /// File with the CofferConnection that is to be, for the time before it exists.
+    #[arg(long, env = "COFFER_CONNECTION_FILE")]
+    pub(crate) connection_file: Option<PathBuf>,
     /// ServiceAccount of the operator.
     #[arg(long, default_value = "coffer-operator")]
     pub(crate) operator_service_account: String,
     /// Address of the health endpoint.
     #[arg(long, env = "COFFER_HEALTH_ADDR", default_value = "[::]:8080")]
     pub(crate) health_addr: SocketAddr,
+}
+
+/// What `apply-connection` needs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ApplyConnectionArgs {
+    /// File with one CofferConnection, YAML.
+    #[arg(long, env = "COFFER_CONNECTION_FILE", default_value = "/etc/coffer/connection.yaml")]
+    pub(crate) file: PathBuf,
+    /// How long to wait for the kind to be known, in seconds.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) wait_secs: u64,
 }
 
 /// What `make-tls` needs.
@@ -111,6 +127,7 @@ impl Cli {
     /// Runs the chosen subcommand to its end.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::ApplyConnection(args) => connection::apply_file(&args).await,
             Command::AutoInit(args) => bootstrap::auto_init(args).await,
             Command::Crds(args) => crd_files::write(&args),
             Command::MakeTls(args) => tls::make(&args).await,

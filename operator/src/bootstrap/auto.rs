@@ -20,7 +20,7 @@ use crate::{controllers, health};
 /// How often the seal state is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often an unsealed server's set-up is compared.
-const SET_UP_EVERY: Duration = Duration::from_secs(30);
+const SET_UP_EVERY: Duration = Duration::from_secs(15);
 /// Directory of the pod's own ServiceAccount.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The API server, as every pod reaches it.
@@ -142,10 +142,16 @@ async fn issuer(kube: &Client) -> anyhow::Result<String> {
 
 async fn delegations(args: &AutoInitArgs, kube: &Client) -> anyhow::Result<Vec<Delegation>> {
     let connection = Api::<CofferConnection>::all(kube.clone()).get_opt(&args.connection).await;
-    match connection {
-        Ok(found) => Ok(found.map(|connection| connection.spec.delegations).unwrap_or_default()),
-        // The CRD itself may not be there yet; then nothing is delegated yet either.
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-        Err(error) => Err(error).context("CofferConnection"),
-    }
+    let found = match connection {
+        Ok(found) => found,
+        // The CRD itself may not be there yet.
+        Err(kube::Error::Api(status)) if status.code == 404 => None,
+        Err(error) => return Err(error).context("CofferConnection"),
+    };
+    let found = match (found, &args.connection_file) {
+        (Some(found), _) => Some(found),
+        (None, Some(file)) => Some(crate::connection::read_file(file).await?),
+        (None, None) => None,
+    };
+    Ok(found.map(|connection| connection.spec.delegations).unwrap_or_default())
 }

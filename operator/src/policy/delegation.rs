@@ -31,11 +31,7 @@ pub(crate) fn ceilings(
         for prefix in &delegation.path_prefixes {
             let text = format!("{}*", prefix.replace("{{namespace}}", namespace).trim_end_matches('*'));
             if let Ok(pattern) = PathPattern::parse(&text) {
-                found.push(Ceiling {
-                    delegation: index,
-                    pattern,
-                    capabilities: delegation.capabilities.clone(),
-                });
+                found.push(Ceiling { pattern, capabilities: delegation.capabilities.clone() });
             }
         }
     }
