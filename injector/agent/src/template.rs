@@ -21,8 +21,34 @@ pub(crate) fn parse(source: &str) -> Result<Template, String> {
     if source.len() > TEMPLATE_BYTES_MAX {
         return Err(format!("the template is longer than {TEMPLATE_BYTES_MAX} bytes"));
     }
-    let template = Template::new("t").missing_key(MissingKey::Error).max_range_iters(RANGE_ITERATIONS_MAX);
+    // Unknown functions show only when they are called: a run over nothing finds most of them before a
+    // credential is taken. What else fails then says nothing about a run over the secret.
+    let trial = build(MissingKey::ZeroValue, source)?;
+    let mut out = Bounded(Zeroizing::new(String::new()));
+    if let Err(error) = trial.execute_fmt(&mut out, &Value::Map(Arc::default()))
+        && let Some(why) = fault_of_the_template(&error)
+    {
+        return Err(why);
+    }
+    build(MissingKey::Error, source)
+}
+
+fn build(missing_key: MissingKey, source: &str) -> Result<Template, String> {
+    let template = Template::new("t").missing_key(missing_key).max_range_iters(RANGE_ITERATIONS_MAX);
     functions(template).parse(source).map_err(|e| e.to_string())
+}
+
+// Only errors that name what stands in the template; the others may quote data.
+fn fault_of_the_template(error: &TemplateError) -> Option<String> {
+    match error {
+        TemplateError::ArgCount { .. }
+        | TemplateError::RangeIterLimit
+        | TemplateError::RecursionLimit
+        | TemplateError::UndefinedFunction(_)
+        | TemplateError::UndefinedTemplate(_)
+        | TemplateError::UndefinedVariable(_) => Some(error.to_string()),
+        _ => None,
+    }
 }
 
 /// Renders a template over a secret's data.
@@ -35,10 +61,10 @@ pub(crate) fn render(
     match template.execute_fmt(&mut out, &dot) {
         Ok(()) => Ok(Zeroizing::new(out.0.as_bytes().to_vec())),
         Err(_) if out.0.len() >= FILE_BYTES_MAX => Err(format!("is larger than {FILE_BYTES_MAX} bytes")),
-        Err(_) => {
+        Err(error) => Err(fault_of_the_template(&error).unwrap_or_else(|| {
             let keys: Vec<&str> = data.keys().take(32).map(String::as_str).collect();
-            Err(format!("the template does not fit the secret, whose keys are: {}", keys.join(", ")))
-        }
+            format!("the template does not fit the secret, whose keys are: {}", keys.join(", "))
+        })),
     }
 }
 
