@@ -3,6 +3,7 @@
 //! Never talks to a cluster and never decides anything: what a type means is the operator's business.
 
 #![allow(unreachable_pub, reason = "kube's schema derive copies each type into a function")]
+#![allow(clippy::duplicated_attributes, reason = "printer columns and list keys repeat by their nature")]
 
 pub mod annotations;
 pub mod connection;
