@@ -81,9 +81,7 @@ impl Postgres {
 
     async fn launch(dir: Dir, addresses: &[&str], names: &[&str]) -> Result<Self> {
         let bind = addresses.first().context("Postgres needs an address to listen on")?;
-        // Another program may take the port between this look and Postgres' start; then start once more.
-        let port = TcpListener::bind((*bind, 0)).with_context(|| format!("{bind} is not on this machine"))?;
-        let port = port.local_addr()?.port();
+        let port = free_port(bind)?;
         let superuser = Login { username: "postgres".to_owned(), password: random_password() };
         let admin = Login { username: ADMIN.to_owned(), password: random_password() };
         let (ca_pem, cert_pem, key_pem) = certificates(names)?;
@@ -123,6 +121,10 @@ impl Postgres {
         })
         .await
         .with_context(|| std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default())?;
+        let log = std::fs::read_to_string(self.dir.path().join("log"))?;
+        if let Some(line) = log.lines().find(|line| line.contains("could not bind")) {
+            bail!("Postgres: {line}");
+        }
         let password = &self.admin.password;
         su.batch_execute("CREATE DATABASE orders").await?;
         su.batch_execute(&format!(
@@ -273,6 +275,13 @@ fn configure(root: &Path, addresses: &[&str], port: u16) -> Result<()> {
     std::fs::write(root.join("data/postgresql.conf"), settings)?;
     std::fs::write(root.join("data/pg_hba.conf"), "hostssl all all all scram-sha-256\n")?;
     Ok(())
+}
+
+/// A port that is free now. Should another program take it before Postgres does, Postgres says so and the start fails.
+fn free_port(address: &str) -> Result<u16> {
+    let listener =
+        TcpListener::bind((address, 0)).with_context(|| format!("{address} is not on this machine"))?;
+    Ok(listener.local_addr()?.port())
 }
 
 /// A CA of its own and a certificate for `names`: the CA's PEM, the chain's PEM, the key's PEM.
