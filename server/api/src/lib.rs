@@ -1,1 +1,19 @@
-//! Skeleton.
+//! The HTTP surface of the vault: the `/v1` routes, parsing, limits, and the one mapping from replies to HTTP.
+//!
+//! Nothing is decided here. A request is read within its limits, its path made canonical, and handed to the
+//! vault; what comes back audited goes out. What is refused before that is reported to the vault for its
+//! audit log all the same.
+
+mod answer;
+mod events;
+mod json;
+mod parse;
+mod routes;
+mod state;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+pub use routes::router;
+pub use state::{Api, Limits, Peer};

@@ -1,0 +1,122 @@
+//! The whole route table, on one screen.
+//!
+//! Routing is done on the canonical path, not on the bytes of the URL: there is no spelling of a path that
+//! reaches something else than the policies looked at.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request as HttpRequest, State};
+use axum::response::Response;
+use coffer_vault::{Refusal, Request, StatusRequest};
+use http::request::Parts;
+use http_body_util::{BodyExt, Limited};
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::parse::{self, Head, Unfit};
+use crate::state::{Api, Peer};
+use crate::{answer, events, json, status};
+
+/// Everything the server answers.
+pub fn router(api: Api) -> Router {
+    Router::new().fallback(entry).with_state(api)
+}
+
+/// The table.
+async fn route(api: &Api, id: &str, parts: &mut Parts, body: Body) -> Result<Response, Unfit> {
+    parse::declared_size(&parts.headers, api.limits.body_bytes_max)?;
+    let path = parse::path(&parts.uri)?;
+    let status = match (parts.method.as_str(), path.as_str()) {
+        ("GET" | "HEAD", "sys/health") => status::health(&parse::query(&parts.uri)?)?,
+        ("GET", "sys/seal-status") => StatusRequest::SealStatus,
+        ("GET", "sys/leader") => StatusRequest::Leader,
+        ("GET", "sys/ca") => StatusRequest::Ca,
+        ("GET", "sys/init") => StatusRequest::InitStatus,
+        ("PUT" | "POST", "sys/init") => status::init(&read(api, body).await?),
+        ("PUT" | "POST", "sys/unseal") => status::unseal(read(api, body).await?),
+        (method, place) => {
+            let pattern = place.strip_prefix("sys/events/subscribe/").filter(|_| method == "GET");
+            let pattern = pattern.map(|pattern| pattern.trim_end_matches('/').to_owned());
+            let head = parse::head(&parts.method, &path, &parts.uri, &parts.headers)?;
+            return match pattern {
+                Some(pattern) => events::subscribe(api, id, parts, head, &pattern).await,
+                None => logical(api, id, parts, head, body).await,
+            };
+        }
+    };
+    let reply = api.vault.status(id, Peer::ip(&parts.extensions), status).await;
+    Ok(answer::status(&reply, parts.method != http::Method::HEAD))
+}
+
+async fn entry(State(api): State<Api>, request: HttpRequest) -> Response {
+    let id = Uuid::new_v4().to_string();
+    let (mut parts, body) = request.into_parts();
+    match route(&api, &id, &mut parts, body).await {
+        Ok(response) => response,
+        Err(why) => refuse(&api, id, &parts, &why).await,
+    }
+}
+
+/// What is on the catch-all path: the vault's own routes.
+async fn logical(api: &Api, id: &str, parts: &Parts, head: Head, body: Body) -> Result<Response, Unfit> {
+    let body = if head.operation.writes() && parts.method != http::Method::DELETE {
+        read(api, body).await?
+    } else {
+        Map::new()
+    };
+    Ok(answer::audited(api.vault.handle(request(api, id, parts, head, body)).await))
+}
+
+/// What the vault is given.
+pub(crate) fn request(api: &Api, id: &str, parts: &Parts, head: Head, body: Map<String, Value>) -> Request {
+    Request {
+        id: id.to_owned(),
+        operation: head.operation,
+        path: head.path,
+        token: head.token,
+        body,
+        query: head.query,
+        client_ip: Peer::ip(&parts.extensions),
+        received: api.clock.now(),
+    }
+}
+
+/// Reads a body within its limits of size and time. Its bytes are scrubbed when they have been parsed.
+async fn read(api: &Api, body: Body) -> Result<Map<String, Value>, Unfit> {
+    let max = api.limits.body_bytes_max;
+    let mut body = Limited::new(body, max);
+    // Starts large enough for most: growing leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(8 << 10));
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                let too_large = error.is::<http_body_util::LengthLimitError>();
+                if too_large { Unfit::TooLarge(max) } else { Unfit::CutOff }
+            })?;
+            if let Some(data) = frame.data_ref() {
+                bytes.extend_from_slice(data);
+            }
+        }
+        Ok::<(), Unfit>(())
+    };
+    let limit = api.limits.body_time;
+    timeout(limit, reading).await.map_err(|_| Unfit::Slow(limit.as_secs()))??;
+    Ok(json::object(&bytes)?)
+}
+
+const METHOD_CHARS_MAX: usize = 16;
+
+/// What never became a request is recorded and answered by the vault, too.
+async fn refuse(api: &Api, id: String, parts: &Parts, why: &Unfit) -> Response {
+    let refusal = Refusal {
+        id,
+        method: parts.method.as_str().chars().take(METHOD_CHARS_MAX).collect(),
+        path: parts.uri.path().trim_start_matches("/v1/").to_owned(),
+        client_ip: Peer::ip(&parts.extensions),
+        status: answer::unfit_status(why).as_u16(),
+        message: why.to_string(),
+    };
+    answer::refused(api.vault.refuse(refusal).await)
+}

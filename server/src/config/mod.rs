@@ -1,0 +1,119 @@
+//! The server's configuration: Vault's stanza form in HCL or JSON, read into types that hold only what is valid.
+//!
+//! A wrong value is refused with file, line and what was expected; an unknown key is a warning. Never opens
+//! anything but the configuration file itself, and holds no secrets.
+
+mod read;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why a configuration was refused, in words for whoever wrote it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file itself.
+    #[error("{file}: {source}")]
+    File {
+        /// As given.
+        file: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Something in it.
+    #[error("{file}:{line}:{column}: {message}")]
+    At {
+        /// As given.
+        file: String,
+        /// From 1.
+        line: u32,
+        /// From 1.
+        column: u32,
+        /// What was expected.
+        message: String,
+    },
+    /// Something that is missing as a whole.
+    #[error("{file}: {message}")]
+    Whole {
+        /// As given.
+        file: String,
+        /// What was expected.
+        message: String,
+    },
+}
+
+/// A complete configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) storage: Storage,
+    pub(crate) audit_dir: PathBuf,
+    pub(crate) default_lease_ttl: Option<Duration>,
+    pub(crate) max_lease_ttl: Option<Duration>,
+    pub(crate) api_addr: Option<String>,
+    pub(crate) cluster_name: Option<String>,
+    pub(crate) log_level: Option<String>,
+    pub(crate) ca_file: Option<PathBuf>,
+    /// What was understood but changes nothing, or not understood at all.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Where the server listens, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listener {
+    pub(crate) address: SocketAddr,
+    /// None for plain HTTP, which only loopback may have.
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) connections_max: usize,
+}
+
+/// A certificate chain and its key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// Where everything is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// In memory: gone with the process.
+    Memory,
+    /// A directory of this server alone.
+    Embedded {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl Storage {
+    /// The name `sys/seal-status` gives it.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory => "inmem",
+            Self::Embedded { .. } => "embedded",
+        }
+    }
+}
+
+/// Connections a listener holds unless told otherwise.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
+
+impl Config {
+    /// Reads a configuration file.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(source) => Self::parse(&file, &source),
+            Err(source) => Err(ConfigError::File { file, source }),
+        }
+    }
+
+    /// Reads a configuration's text; `file` is what errors call it.
+    pub(crate) fn parse(file: &str, source: &str) -> Result<Self, ConfigError> {
+        read::config(file, source)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! Configurations, right and wrong, with the very words of the refusals.
+
+use super::*;
+
+const TLS: &str = r#"
+listener "tcp" {
+  address       = "0.0.0.0:8200"
+  tls_cert_file = "/tls/tls.crt"
+  tls_key_file  = "/tls/tls.key"
+}
+"#;
+
+fn ok(source: &str) -> Config {
+    Config::parse("c.hcl", source).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn refused(source: &str) -> String {
+    Config::parse("c.hcl", source).unwrap_err().to_string()
+}
+
+#[test]
+fn a_whole_configuration_in_vaults_form() {
+    let config = ok(&format!(
+        r#"{TLS}
+storage "embedded" {{ path = "/var/lib/coffer" }}
+audit "file" {{ file_path = "/var/log/coffer/audit.log" }}
+default_lease_ttl = "1h"
+max_lease_ttl = 86400
+api_addr = "https://coffer.example.org:8200/"
+cluster_name = "prod"
+ca_file = "/tls/ca.crt"
+log_level = "WARN"
+"#
+    ));
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let tls = TlsFiles { cert: "/tls/tls.crt".into(), key: "/tls/tls.key".into() };
+    let address = "0.0.0.0:8200".parse().unwrap();
+    assert_eq!(config.listeners, [Listener { address, tls: Some(tls), connections_max: CONNECTIONS_MAX }]);
+    assert_eq!(config.storage, Storage::Embedded { path: "/var/lib/coffer".into() });
+    assert_eq!(config.audit_dir, PathBuf::from("/var/log/coffer"));
+    assert_eq!(config.default_lease_ttl, Some(Duration::from_secs(3600)));
+    assert_eq!(config.max_lease_ttl, Some(Duration::from_secs(86_400)));
+    assert_eq!(config.api_addr.as_deref(), Some("https://coffer.example.org:8200"));
+    assert_eq!(config.cluster_name.as_deref(), Some("prod"));
+    assert_eq!(config.log_level.as_deref(), Some("warn"));
+    assert_eq!(config.ca_file, Some("/tls/ca.crt".into()));
+}
+
+#[test]
+fn json_in_both_its_forms_is_the_same() {
+    let object = r#"{"listener": {"tcp": {"address": "127.0.0.1:8200", "tls_disable": true}},
+        "storage": {"embedded": {"path": "/d"}}, "ui": true}"#;
+    let array = r#"{"listener": [{"tcp": [{"address": "127.0.0.1:8200", "tls_disable": "1"}]}],
+        "backend": [{"embedded": [{"path": "/d"}]}], "ui": true}"#;
+    let (object, array) = (ok(object), ok(array));
+    assert_eq!(object.listeners, array.listeners);
+    assert_eq!(object.storage, array.storage);
+    assert_eq!(object.audit_dir, PathBuf::from("/d/audit"));
+    assert!(object.warnings[0].contains("\"ui\" has no effect: there is no web interface"));
+}
+
+#[test]
+fn plain_http_is_for_loopback() {
+    let with = |address: &str| {
+        format!(
+            "listener \"tcp\" {{ address = \"{address}\" tls_disable = true }}\nstorage \"embedded\" {{ path = \"/d\" }}"
+        )
+    };
+    assert_eq!(ok(&with("127.0.0.1:0")).listeners[0].tls, None);
+    assert_eq!(ok(&with("[::1]:8200")).listeners[0].tls, None);
+    let message = refused(&with("0.0.0.0:8200"));
+    assert_eq!(
+        message,
+        "c.hcl:1:43: \"tls_disable\" is for loopback addresses only, and 0.0.0.0:8200 is none"
+    );
+}
+
+#[test]
+fn unknown_keys_are_warnings_with_a_place() {
+    let config =
+        ok(&format!("{TLS}storage \"embedded\" {{\n path = \"/d\"\n sync = true\n}}\nfrobnicate = 1\n"));
+    assert_eq!(
+        config.warnings,
+        ["c.hcl:9:2: unknown key \"sync\" is ignored", "c.hcl:11:1: unknown key \"frobnicate\" is ignored"]
+    );
+}
+
+#[test]
+fn wrong_values_are_refused_with_place_and_expectation() {
+    let storage = "storage \"embedded\" { path = \"/d\" }\n";
+    for (source, wanted) in [
+        (format!("listener \"unix\" {{}}\n{storage}"), "c.hcl:1:1: listener \"unix\": expected \"tcp\""),
+        (
+            format!("listener \"tcp\" {{}}\n{storage}"),
+            "c.hcl:1:1: expected \"address\" in this block: a host and port",
+        ),
+        (
+            format!("listener \"tcp\" {{\n  address = \"nonsense\"\n}}\n{storage}"),
+            "c.hcl:2:3: \"address\" must be a host and port, such as \"127.0.0.1:8200\" or \"[::]:8200\"",
+        ),
+        (
+            format!("listener \"tcp\" {{\n  address = 8200\n}}\n{storage}"),
+            "c.hcl:2:3: \"address\" must be a string",
+        ),
+        (
+            format!("listener \"tcp\" {{ address = \"127.0.0.1:1\" }}\n{storage}"),
+            "c.hcl:1:1: expected \"tls_cert_file\" in this block: the path of a PEM certificate chain",
+        ),
+        (
+            format!(
+                "listener \"tcp\" {{\n address = \"127.0.0.1:1\"\n tls_min_version = \"tls12\"\n}}\n{storage}"
+            ),
+            "c.hcl:3:2: \"tls_min_version\" must be \"tls13\": other versions are not spoken",
+        ),
+        (
+            format!(
+                "listener \"tcp\" {{\n address = \"127.0.0.1:1\"\n tls_disable = \"maybe\"\n}}\n{storage}"
+            ),
+            "c.hcl:3:2: \"tls_disable\" must be true or false",
+        ),
+        (
+            format!("{TLS}storage \"raft\" {{ path = \"/d\" }}"),
+            "c.hcl:7:1: storage \"raft\": expected \"embedded\" or \"inmem\"",
+        ),
+        (
+            format!("{TLS}storage \"embedded\" {{}}"),
+            "c.hcl:7:1: expected \"path\" in this block: the path of a directory",
+        ),
+        (format!("{TLS}{storage}backend \"inmem\" {{}}"), "c.hcl:8:1: expected one storage, found a second"),
+        (format!("{TLS}{storage}max_lease_ttl = \"soon\""), "c.hcl:8:1: \"max_lease_ttl\": "),
+        (
+            format!("{TLS}{storage}max_lease_ttl = 0"),
+            "c.hcl:8:1: \"max_lease_ttl\" must be a duration longer than zero, such as \"1h\"",
+        ),
+        (
+            format!("{TLS}{storage}default_lease_ttl = \"2h\"\nmax_lease_ttl = \"1h\""),
+            "c.hcl:8:1: \"default_lease_ttl\" must not exceed \"max_lease_ttl\"",
+        ),
+        (
+            format!("{TLS}{storage}api_addr = \"coffer:8200\""),
+            "c.hcl:8:1: \"api_addr\" must be an address such as \"https://coffer.example.org:8200\"",
+        ),
+        (
+            format!("{TLS}{storage}audit \"file\" {{\n file_path = \"/var/log/other.json\"\n}}"),
+            "c.hcl:9:2: \"file_path\" must end in /audit.log: the log has a directory of its own",
+        ),
+        (format!("{TLS}{storage}audit \"socket\" {{}}"), "c.hcl:8:1: audit \"socket\": expected \"file\""),
+        (
+            format!("{TLS}{storage}log_level = \"loud\""),
+            "c.hcl:8:1: \"log_level\" must be one of \"trace\", \"debug\", \"info\", \"warn\", \"error\"",
+        ),
+    ] {
+        let message = refused(&source);
+        assert!(message.starts_with(wanted), "wanted {wanted}\n got   {message}");
+    }
+}
+
+#[test]
+fn what_is_missing_as_a_whole() {
+    assert!(refused("storage \"inmem\" {}").starts_with("c.hcl: expected at least one listener"));
+    assert!(refused(TLS).starts_with("c.hcl: expected storage"));
+    assert!(refused(&format!("{TLS}storage \"inmem\" {{}}")).starts_with("c.hcl: expected audit"));
+    assert!(refused("listener \"tcp\" {").starts_with("c.hcl:1:"));
+    let absent = Config::load(Path::new("/nonexistent/c.hcl")).unwrap_err().to_string();
+    assert!(absent.starts_with("/nonexistent/c.hcl: "), "{absent}");
+}
