@@ -28,12 +28,12 @@ const NEVER_MS: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Keeper {
     config: Config,
-    anonymous: Client,
-    client: Option<Client>,
-    state: State,
+    pub(crate) anonymous: Client,
+    pub(crate) client: Option<Client>,
+    pub(crate) state: State,
     attempts: Attempts,
     stale: BTreeSet<String>,
-    store: StateFile,
+    pub(crate) store: StateFile,
     tree: Tree,
     status: Status,
 }
@@ -400,52 +400,6 @@ impl Keeper {
     fn wanted(&self, name: &str) -> Result<&Wanted, AgentError> {
         let found = self.config.secrets.iter().find(|w| w.name == name);
         found.ok_or_else(|| AgentError::State(format!("{name:?} is not wanted")))
-    }
-
-    /// Gives everything back: the pod is at its end. Bounded by the caller's patience.
-    pub async fn farewell(&mut self) {
-        let leases: Vec<String> = self
-            .state
-            .secrets
-            .values()
-            .flat_map(|h| {
-                h.superseded.iter().chain(h.issue.iter().filter_map(|i| Some(&i.lease.as_ref()?.id)))
-            })
-            .chain(self.state.retiring.iter().filter_map(|r| match &r.what {
-                Retired::Lease { id } => Some(id),
-                Retired::Token { .. } => None,
-            }))
-            .cloned()
-            .collect();
-        if let Some(client) = &self.client {
-            let mut calls = tokio::task::JoinSet::new();
-            for id in leases {
-                let client = client.clone();
-                calls.spawn(async move { client.revoke_lease(&id).await });
-            }
-            while let Some(done) = calls.join_next().await {
-                if let Ok(Err(error)) = done {
-                    tracing::warn!(%error, "lease not revoked; its token's end will do it");
-                }
-            }
-        }
-        let former = self.state.retiring.iter().filter_map(|r| match &r.what {
-            Retired::Token { secret, .. } => Some(secret),
-            Retired::Lease { .. } => None,
-        });
-        for secret in self.state.token.iter().map(|t| &t.secret).chain(former) {
-            let revoked = match self.anonymous.with_token(secret) {
-                Ok(client) => client.revoke_self().await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = revoked {
-                tracing::warn!(%error, "token not revoked; the operator's pod watch will do it");
-            }
-        }
-        if let Err(error) = self.store.remove() {
-            tracing::warn!(%error, "state not removed");
-        }
-        tracing::info!("leases and token given back");
     }
 }
 

@@ -11,6 +11,7 @@ pub mod config;
 mod documents;
 mod duration;
 pub mod error;
+mod farewell;
 pub mod files;
 pub mod keeper;
 mod notify;

@@ -1,5 +1,7 @@
 //! The binary as the kubelet runs it: environment in, probe, an edit that arrives as an event, SIGTERM.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod fake;
 
 use fake::Fake;

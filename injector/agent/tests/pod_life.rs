@@ -1,5 +1,7 @@
 //! The life of a pod's secrets, driven by hand: the test says what time it is, the keeper does what is due.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod fake;
 
 use coffer_agent::config::{Config, parse_secrets};

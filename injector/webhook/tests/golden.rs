@@ -1,6 +1,8 @@
 //! Every pod shape in `golden/` against the answer beside it. `COFFER_UPDATE_GOLDEN=1` rewrites the answers;
 //! the diff is then for a person to read.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use coffer_injector::patch::patch;
 use coffer_injector::settings::Settings;
 use k8s_openapi::api::core::v1::Pod;

@@ -2,6 +2,7 @@
 //! the contract's shapes and nothing of its rules.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
