@@ -40,7 +40,7 @@ use crate::refs::{ConnectionRef, Consumer, NamespacedRef};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("duration(self.ttl) <= duration(self.maxTTL)").message("ttl must not exceed maxTTL").field_path(".ttl"),
-    validation = Rule::new("duration(self.rotation.overlap) < duration(self.ttl)").message("rotation.overlap must be shorter than ttl")
+    validation = Rule::new("duration(self.rotation.overlap) < duration(self.ttl)").message("rotation.overlap (default 5m) must be shorter than ttl")
 )]
 pub struct DynamicSecretSpec {
     /// The vault that issues the credential.

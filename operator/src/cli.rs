@@ -73,6 +73,12 @@ pub(crate) struct AutoInitArgs {
     /// File with the CofferConnection that is to be, for the time before it exists.
     #[arg(long, env = "COFFER_CONNECTION_FILE")]
     pub(crate) connection_file: Option<PathBuf>,
+    /// The API server, as the vault's server reaches it.
+    #[arg(long, env = "COFFER_KUBERNETES_HOST", default_value = "https://kubernetes.default.svc")]
+    pub(crate) kubernetes_host: String,
+    /// File with the CA of the API server.
+    #[arg(long, default_value = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")]
+    pub(crate) kubernetes_ca_file: PathBuf,
     /// ServiceAccount of the operator.
     #[arg(long, default_value = "coffer-operator")]
     pub(crate) operator_service_account: String,

@@ -25,6 +25,14 @@ pub(crate) enum Error {
     /// The CofferConnection cannot be used.
     #[error("{}", .0.message)]
     Connection(NotConnected),
+    /// Leases are being revoked but not gone yet.
+    #[error("{left} leases under {prefix} are still being revoked; is the database up?")]
+    Revoking {
+        /// Their prefix.
+        prefix: String,
+        /// How many.
+        left: usize,
+    },
     /// The vault's server did not do what was asked.
     #[error("vault: {0}")]
     Vault(#[from] ClientError),

@@ -21,10 +21,6 @@ use crate::{controllers, health};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often an unsealed server's set-up is compared.
 const SET_UP_EVERY: Duration = Duration::from_secs(15);
-/// Directory of the pod's own ServiceAccount.
-const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// The API server, as every pod reaches it.
-const KUBERNETES_HOST: &str = "https://kubernetes.default.svc";
 
 /// What one look came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -114,15 +110,14 @@ async fn kept_keys(args: &AutoInitArgs, keys: &KeySecret) -> anyhow::Result<supe
 }
 
 async fn set_up(args: &AutoInitArgs, kube: &Client, client: &Coffer) -> anyhow::Result<()> {
-    let ca_pem =
-        tokio::fs::read_to_string(format!("{SERVICE_ACCOUNT}/ca.crt")).await.context("cluster CA")?;
+    let ca_pem = tokio::fs::read_to_string(&args.kubernetes_ca_file).await.context("cluster CA")?;
     let cluster = Cluster {
         names: Names { cluster: args.cluster.clone(), mount: args.mount.clone() },
         audience: args.audience.clone(),
         namespace: args.namespace.clone(),
         service_account: args.operator_service_account.clone(),
         issuer: issuer(kube).await?,
-        host: KUBERNETES_HOST.to_owned(),
+        host: args.kubernetes_host.clone(),
         ca_pem,
         delegations: delegations(args, kube).await?,
     };

@@ -54,6 +54,9 @@ pub(crate) async fn settle<T>(
     };
     match &error {
         Error::Connection(why) => Ok(Err(Failure { reason: why.reason, message: why.message.clone() })),
+        Error::Revoking { .. } => {
+            Ok(Err(Failure { reason: "RevocationBacklog", message: error.to_string() }))
+        }
         Error::Vault(vault) => {
             // A refused token or a server that went away: the next attempt starts with a new login.
             if vault.is_denied() || vault.status().is_none() {

@@ -162,3 +162,7 @@ pub(crate) fn plan(observed: &Observed<'_>) -> Plan {
         rotated: was_rotated || rotate,
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

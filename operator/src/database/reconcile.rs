@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use coffer_client::ClientError;
 use coffer_client::wire::{DatabaseConfig, Disclose};
 use coffer_crds::database::AdminSecretRef;
 use coffer_crds::{DatabaseConnection, DatabaseConnectionStatus};
@@ -106,9 +105,10 @@ async fn carry_out(
             connection_url: database.spec.url.clone(),
             username,
             password: (plan.write == Write::WithLogin).then_some(password),
-            root_ca: ca_pem.and_then(|pem| match pem {
-                Lookup::Found(pem) => Some(pem),
-                Lookup::Missing(_) | Lookup::Forbidden(_) => None,
+            // Empty rather than left out: the server keeps what is not named.
+            root_ca: Some(match ca_pem {
+                Some(Lookup::Found(pem)) => pem,
+                Some(Lookup::Missing(_) | Lookup::Forbidden(_)) | None => String::new(),
             }),
             allowed_roles: vec!["*".to_owned()],
             verify_connection: Some(true),
@@ -130,15 +130,15 @@ async fn carry_out(
 }
 
 /// A refusal that is about the database, as a verdict; any other error stays one.
-fn refused(result: Result<(), ClientError>, reason: &str) -> Result<Option<Verdict>, Error> {
+fn refused(result: Result<(), Error>, reason: &str) -> Result<Option<Verdict>, Error> {
     match result {
         Ok(()) => Ok(None),
-        Err(error) if matches!(error.status(), Some(400 | 422 | 500 | 502 | 504)) => {
+        Err(Error::Vault(error)) if matches!(error.status(), Some(400 | 422 | 500 | 502 | 504)) => {
             let message =
                 format!("the server could not use the login or the database: {}", brief(&error.to_string()));
             Ok(Some(Verdict::no("Ready", reason, message)))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 

@@ -5,6 +5,7 @@ use coffer_client::wire::{
     HttpCall, Metadata, PolicyBody, PolicyReply, Ttl,
 };
 use coffer_crds::DynamicSecret;
+use coffer_crds::duration::parse_seconds;
 use kube::ResourceExt;
 
 use super::source::{Source, Unusable};
@@ -228,7 +229,7 @@ fn document(secret: &DynamicSecret, source: &Source<'_>, place: &Place) -> Deliv
         ttl: Some(format!("{}s", source.ttl_secs)),
         max_ttl: Some(format!("{}s", source.max_ttl_secs)),
         renew_at_percent: u8::try_from(spec.rotation.renew_at_percent).ok(),
-        overlap: Some(spec.rotation.overlap.clone()),
+        overlap: Some(overlap(&spec.rotation.overlap, source.ttl_secs)),
         files: spec
             .files
             .iter()
@@ -249,3 +250,15 @@ fn document(secret: &DynamicSecret, source: &Source<'_>, place: &Place) -> Deliv
             .collect(),
     }
 }
+
+/// The overlap as asked for, or half the lease where a profile's cap made the lease shorter than it.
+fn overlap(wanted: &str, ttl_secs: u64) -> String {
+    match parse_seconds(wanted) {
+        Some(seconds) if seconds < ttl_secs => wanted.to_owned(),
+        _ => format!("{}s", ttl_secs / 2),
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

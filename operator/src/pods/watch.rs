@@ -36,6 +36,7 @@ struct Seen {
     pending: BTreeMap<String, String>,
     over: BTreeSet<String>,
     told: HashMap<String, Hint>,
+    failing: bool,
     listed: bool,
     compare_at: Option<Instant>,
 }
@@ -109,11 +110,17 @@ async fn revoke_pending(context: &Context, seen: &mut Seen) {
     let pending = std::mem::take(&mut seen.pending);
     for (uid, connection) in pending {
         match revoke(context, &connection, &uid).await {
-            Ok(()) => tracing::info!(pod = %uid, "pod is over; its tokens and leases are revoked"),
+            Ok(()) => {
+                seen.failing = false;
+                tracing::info!(pod = %uid, "pod is over; its tokens and leases are revoked");
+            }
             // Without its CofferConnection there is no vault to revoke at.
             Err(Error::Connection(why)) if why.reason == "ConnectionNotFound" => {}
             Err(error) => {
-                tracing::warn!(pod = %uid, "not revoked yet: {error}");
+                // Said once: it is tried again every other second.
+                if !std::mem::replace(&mut seen.failing, true) {
+                    tracing::warn!(pod = %uid, "not revoked yet: {error}");
+                }
                 seen.pending.insert(uid, connection);
             }
         }

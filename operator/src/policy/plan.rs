@@ -118,3 +118,7 @@ fn verdicts(observed: &Observed<'_>, refused: &[String]) -> Vec<Verdict> {
         ),
     ]
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -2,6 +2,9 @@
 
 use coffer_client::wire::{DatabaseConfig, DatabaseRole, DeliveryWrite, PolicyBody, RoleSpec};
 use coffer_client::{Client, ClientError};
+use serde_json::{Value, json};
+
+use crate::error::Error;
 
 /// One change. What it says is in its name; all of them may be repeated.
 #[derive(Clone, Debug)]
@@ -22,7 +25,19 @@ pub(crate) enum Change {
 
 impl Change {
     /// Makes the change.
-    pub(crate) async fn apply(&self, client: &Client) -> Result<(), ClientError> {
+    pub(crate) async fn apply(&self, client: &Client) -> Result<(), Error> {
+        self.send(client).await?;
+        if let Self::RevokePrefix(prefix) = self {
+            // The server may go on in the background; what a revocation needs must not be deleted meanwhile.
+            let left = client.list(&format!("sys/leases/lookup/{prefix}")).await?.len();
+            if left > 0 {
+                return Err(Error::Revoking { prefix: prefix.clone(), left });
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, client: &Client) -> Result<(), ClientError> {
         tracing::info!(change = %self.summary(), "vault");
         match self {
             Self::DeleteDatabaseConfig(name) => client.delete_database_config(name).await,
@@ -33,7 +48,7 @@ impl Change {
             Self::RevokePrefix(prefix) => client.revoke_prefix(prefix).await,
             Self::RotateRoot(name) => client.rotate_root(name).await,
             Self::WriteDatabaseConfig { name, config } => client.write_database_config(name, config).await,
-            Self::WriteDatabaseRole { name, role } => client.write_database_role(name, role).await,
+            Self::WriteDatabaseRole { name, role } => write_role(client, name, role).await,
             Self::WriteDelivery { path, document } => client.write_delivery(path, document).await,
             Self::WritePolicy { name, body } => client.write_policy(name, body).await,
             Self::WriteRole { mount, name, role } => client.write_role(mount, name, role).await,
@@ -57,4 +72,14 @@ impl Change {
             Self::WriteRole { mount, name, .. } => format!("write auth/{mount}/role/{name}"),
         }
     }
+}
+
+/// Writes a database role with every list in it: the server keeps the lists that are not named, and the type leaves an
+/// empty one out.
+async fn write_role(client: &Client, name: &str, role: &DatabaseRole) -> Result<(), ClientError> {
+    let mut body = json!(role);
+    if let Value::Object(fields) = &mut body {
+        fields.entry("renew_statements").or_insert_with(|| json!([]));
+    }
+    client.write(&format!("database/roles/{name}"), &body).await
 }

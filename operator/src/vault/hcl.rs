@@ -21,7 +21,9 @@ impl Grant {
 /// The policy as HCL. A path with a character that could end the quotation is refused by the CRD's rules; should one
 /// come here all the same it is left out, which grants less.
 pub(crate) fn render(grants: &[Grant]) -> String {
-    let mut text = String::new();
+    // A comment first: the server takes no empty policy, and one whose every rule was refused must still replace the
+    // one before it.
+    let mut text = "# Written by Coffer's operator, which undoes edits.\n".to_owned();
     for grant in grants {
         if grant.path.chars().any(|c| c == '"' || c == '\\' || c == '$' || c.is_control()) {
             continue;
@@ -43,13 +45,14 @@ mod tests {
             render(&[Grant::new("secret/data/shop/*", &["read", "list"]), Grant::new("a/b", &["deny"])]);
         assert_eq!(
             text,
-            "path \"secret/data/shop/*\" { capabilities = [\"read\", \"list\"] }\npath \"a/b\" { capabilities = [\"deny\"] }\n"
+            "# Written by Coffer's operator, which undoes edits.\npath \"secret/data/shop/*\" { capabilities = [\"read\", \"list\"] }\npath \"a/b\" { capabilities = [\"deny\"] }\n"
         );
     }
 
     #[test]
     fn a_path_cannot_break_out() {
-        assert_eq!(render(&[Grant::new("x\" { capabilities = [\"sudo\"] }\npath \"*", &["read"])]), "");
-        assert_eq!(render(&[Grant::new("x\\", &["read"])]), "");
+        let nothing = render(&[]);
+        assert_eq!(render(&[Grant::new("x\" { capabilities = [\"sudo\"] }\npath \"*", &["read"])]), nothing);
+        assert_eq!(render(&[Grant::new("x\\", &["read"])]), nothing);
     }
 }
