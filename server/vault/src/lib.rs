@@ -1,1 +1,43 @@
-//! Skeleton.
+//! The story of one request: door, authentication, permission, audit, effect, lease, audit, reply.
+//!
+//! Also the home of what surrounds it: mounts, policies, tokens, leases, events. This room never speaks HTTP to
+//! clients, SQL, or to storage directly: it works through the barrier and the engines.
+
+mod audit;
+mod auth;
+mod background;
+mod codec;
+mod delivery;
+mod deps;
+mod dispatch;
+mod door;
+mod engine;
+mod error;
+mod events;
+mod lease;
+mod metrics;
+mod mounts;
+mod open;
+mod outage;
+mod outcome;
+mod params;
+mod permit;
+mod pipeline;
+mod policy;
+mod request;
+mod revoke;
+mod rows;
+mod status;
+mod swap;
+mod sweep;
+mod sys;
+mod token;
+mod vault;
+
+pub use audit::Audited;
+pub use auth::HttpKeys;
+pub use deps::{Clock, Deps, FetchKeys, KeysQuery, VaultConfig};
+pub use error::VaultError;
+pub use events::EventStream;
+pub use request::{HealthParams, Operation, Refusal, Reply, ReplyBody, Request, StatusRequest, scrub};
+pub use vault::{DevInit, Vault, standard_engines};

@@ -1,0 +1,52 @@
+//! The audit pipeline: one file per server, chained by hash, and the rule that nothing goes out unrecorded.
+//!
+//! [`Audited`] is made here only. Records have no field for a secret, and nothing here reads bodies.
+
+mod file;
+mod tail;
+
+pub(crate) use file::AuditLog;
+pub(crate) use tail::Filter;
+
+use coffer_core::audit::AuditRecord;
+
+use crate::error::Fail;
+use crate::request::Reply;
+
+/// A reply whose audit record is written. Only the audit pipeline makes one, and only this goes out.
+#[derive(Debug)]
+pub struct Audited<T>(T);
+
+impl<T> Audited<T> {
+    /// What may now be sent.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+
+    /// A look at it.
+    pub const fn get(&self) -> &T {
+        &self.0
+    }
+}
+
+/// How a request ended.
+pub(crate) struct Concluded {
+    /// What goes out.
+    pub(crate) reply: Audited<Reply>,
+    /// Whether the record was written. If not, the reply is a refusal, and what was issued is to be taken back.
+    pub(crate) recorded: bool,
+}
+
+impl AuditLog {
+    /// Writes the last record of a request and releases its reply; if it cannot be written, the reply is dropped
+    /// and a refusal takes its place.
+    pub(crate) fn conclude(&self, record: &AuditRecord, reply: Reply) -> Concluded {
+        match self.write(record) {
+            Ok(()) => Concluded { reply: Audited(reply), recorded: true },
+            Err(error) => {
+                tracing::error!(%error, "audit log cannot be written");
+                Concluded { reply: Audited(Fail::Audit.reply()), recorded: false }
+            }
+        }
+    }
+}

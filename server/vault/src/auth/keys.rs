@@ -1,0 +1,119 @@
+//! The signing keys of clusters, kept in memory.
+//!
+//! An unknown key id makes it look again, but not more often than every ten seconds: anybody can send a JWT
+//! that names a key nobody has.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use coffer_barrier::MountId;
+use coffer_core::time::Timestamp;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+
+use super::config::Config;
+use crate::deps::{FetchKeys, KeysQuery};
+use crate::error::Fail;
+
+/// Keys older than this are asked for again: a key that the cluster withdrew must not be believed for ever.
+const LIFE: Duration = Duration::from_secs(600);
+/// The shortest time between two questions.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The most keys of a set.
+const KEYS_MAX: usize = 64;
+
+/// The keys by mount.
+pub(crate) struct KeyCache {
+    fetch: Arc<dyn FetchKeys>,
+    slots: Mutex<HashMap<MountId, Arc<tokio::sync::Mutex<Slot>>>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    query: KeysQuery,
+    set: Option<Arc<JwkSet>>,
+    fetched: Option<Timestamp>,
+    asked: Option<Timestamp>,
+}
+
+impl KeyCache {
+    pub(crate) fn new(fetch: Arc<dyn FetchKeys>) -> Self {
+        Self { fetch, slots: Mutex::default() }
+    }
+
+    fn slot(&self, mount: MountId) -> Arc<tokio::sync::Mutex<Slot>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(mount).or_default())
+    }
+
+    /// Forgets the keys of a mount: its settings changed.
+    pub(crate) fn forget(&self, mount: MountId) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&mount);
+    }
+
+    /// The key of this id.
+    pub(super) async fn find(
+        &self,
+        mount: MountId,
+        config: &Config,
+        kid: &str,
+        now: Timestamp,
+    ) -> Result<Jwk, Fail> {
+        const UNKNOWN: Fail = Fail::Login("the JWT names an unknown key");
+        if let Some(inline) = &config.jwks {
+            let set: JwkSet = serde_json::from_str(inline)?;
+            return set.find(kid).cloned().ok_or(UNKNOWN);
+        }
+        let query = config.keys_query();
+        let slot = self.slot(mount);
+        // Held while fetching, so that many logins ask once.
+        let mut slot = slot.lock().await;
+        if slot.query != query {
+            *slot = Slot { query, ..Slot::default() };
+        }
+        let fresh = slot.fetched.is_some_and(|at| now < at.plus(LIFE));
+        if let (true, Some(key)) = (fresh, slot.key(kid)) {
+            return Ok(key);
+        }
+        if slot.asked.is_none_or(|at| now >= at.plus(PAUSE)) {
+            slot.asked = Some(now);
+            let text = self.fetch.fetch(&slot.query).await;
+            slot.take(text, now)?;
+        } else if slot.set.is_none() {
+            return Err(Fail::Unavailable("the cluster's signing keys could not be fetched".into()));
+        }
+        slot.key(kid).ok_or(UNKNOWN)
+    }
+}
+
+impl Slot {
+    fn key(&self, kid: &str) -> Option<Jwk> {
+        self.set.as_ref()?.find(kid).cloned()
+    }
+
+    /// Takes over what was fetched. If that failed the old keys stay good for a while: the API server may be
+    /// restarting.
+    fn take(&mut self, text: Result<String, String>, now: Timestamp) -> Result<(), Fail> {
+        let unavailable = |why: &str| {
+            tracing::warn!(why, "the signing keys of a cluster could not be fetched");
+            Fail::Unavailable("the cluster's signing keys could not be fetched".into())
+        };
+        let kept = self.fetched.is_some_and(|at| now < at.plus(LIFE * 6));
+        match text.and_then(|t| serde_json::from_str::<JwkSet>(&t).map_err(|_| "not a key set".into())) {
+            Ok(set) if set.keys.len() <= KEYS_MAX => {
+                self.set = Some(Arc::new(set));
+                self.fetched = Some(now);
+                Ok(())
+            }
+            Ok(_) => Err(unavailable("too many keys")),
+            Err(why) if kept => {
+                tracing::warn!(why, "the signing keys of a cluster could not be fetched; the old ones stay");
+                Ok(())
+            }
+            Err(why) => {
+                self.set = None;
+                Err(unavailable(&why))
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What goes on without anybody asking: sweeping, flushing and anchoring the audit log, signs of life.
+//!
+//! Everything here stops while the vault is sealed, except the flushing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_barrier::Read as _;
+use coffer_core::audit::{AuditRecord, Chain, RecordType};
+use tokio_util::sync::CancellationToken;
+
+use crate::codec::{self, transact};
+use crate::door::Door;
+use crate::error::Fail;
+use crate::open::{Open, Surroundings};
+use crate::{rows, sweep};
+
+/// How often everything but the flushing is done.
+const TICK: Duration = Duration::from_secs(1);
+/// How many change-log rows are kept, and how many closed streams.
+const LOG_KEEP: u64 = 100_000;
+const LOG_STREAMS_KEEP: usize = 8;
+/// Every how many ticks the change log is trimmed.
+const TRIM_EVERY: u64 = 600;
+
+/// Runs until `shutdown`, then brings the audit log to its end.
+pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: CancellationToken) {
+    let flusher = tokio::spawn(flush_regularly(Arc::clone(&around), shutdown.clone()));
+    let sweeper = tokio::spawn(sweep_regularly(Arc::clone(&door), shutdown.clone()));
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut count: u64 = 0;
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        count += 1;
+        if let Some(open) = door.open() {
+            report("housekeeping", keep_house(&open, count).await);
+        }
+    }
+    // Neither may be dropped half way: the one is at a target, the other at the disk.
+    let _ = tokio::join!(flusher, sweeper);
+    if let Some(open) = door.open() {
+        report("last anchor", anchor(&open).await);
+        report("last sign of life", open.beat().await);
+    }
+    flush(&around).await;
+}
+
+fn report(what: &str, result: Result<(), Fail>) {
+    match result {
+        Ok(()) | Err(Fail::Barrier(coffer_barrier::BarrierError::Sealed)) => {}
+        Err(error) => tracing::warn!(what, %error, "background work failed; it is tried again"),
+    }
+}
+
+async fn flush_regularly(around: Arc<Surroundings>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(around.config.audit_flush);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        flush(&around).await;
+    }
+}
+
+async fn flush(around: &Arc<Surroundings>) {
+    let around = Arc::clone(around);
+    match tokio::task::spawn_blocking(move || around.audit.flush()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "audit log cannot be flushed to disk"),
+        Err(error) => tracing::error!(%error, "audit log flush died"),
+    }
+}
+
+async fn sweep_regularly(door: Arc<Door>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let Some(open) = door.open() else { continue };
+        let result = sweep::sweep(&open).await;
+        if result.is_err() {
+            open.around.metrics.sweeper_errors.inc();
+        }
+        report("sweep", result);
+    }
+}
+
+async fn keep_house(open: &Arc<Open>, count: u64) -> Result<(), Fail> {
+    anchor(open).await?;
+    open.beat().await?;
+    open.barrier.publish_log().await?;
+    if count.is_multiple_of(TRIM_EVERY) {
+        open.barrier.trim_log(LOG_KEEP, LOG_STREAMS_KEEP).await?;
+    }
+    Ok(())
+}
+
+/// Keeps the head of the audit log where whoever can edit the file cannot reach.
+pub(crate) async fn anchor(open: &Open) -> Result<(), Fail> {
+    let key = rows::audit_head(&open.around.config.node_name);
+    let head = open.around.audit.head();
+    let anchored = {
+        let reader = open.barrier.reader().await?;
+        codec::get::<Chain>(&reader, &key).await?
+    };
+    if anchored == Some(head) {
+        return Ok(());
+    }
+    transact!(open.barrier, |w| codec::put(w, &key, &head).await?)
+}
+
+/// At unseal: says so, in the log itself, when the log is shorter than it was at the last anchor.
+pub(crate) async fn check_anchor(open: &Open) {
+    let key = rows::audit_head(&open.around.config.node_name);
+    let found = async {
+        let reader = open.barrier.reader().await?;
+        let bytes = reader.get(&key).await?;
+        bytes.map(|b| codec::decode::<Chain>(&b)).transpose()
+    };
+    let anchored = match found.await {
+        Ok(Some(chain)) => chain,
+        Ok(None) => return,
+        Err(error) => return tracing::warn!(%error, "the anchor of the audit log cannot be read"),
+    };
+    let head = open.around.audit.head();
+    if anchored.seq <= head.seq {
+        return;
+    }
+    let lost = anchored.seq - head.seq;
+    tracing::error!(lost, "audit log: records are missing at the end (crash or truncation)");
+    let record = AuditRecord {
+        display_name: Some("system".into()),
+        error: Some(format!("{lost} records lost after {} (crash or truncation)", head.seq)),
+        status: Some(500),
+        ..AuditRecord::new(
+            open.now(),
+            RecordType::Completion,
+            uuid::Uuid::new_v4().to_string(),
+            "verify",
+            "sys/audit",
+        )
+    };
+    if let Err(error) = open.around.audit.write(&record) {
+        tracing::error!(%error, "audit log cannot be written");
+    }
+}

@@ -1,0 +1,89 @@
+//! What the vault is given by whoever assembles it. No clock, network or configuration is reached in any
+//! other way.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coffer_barrier::store::Store;
+use coffer_core::time::Timestamp;
+use coffer_engines::Engine;
+
+/// A source of the present time.
+pub trait Clock: Send + Sync + 'static {
+    /// Now. Never goes back within a process.
+    fn now(&self) -> Timestamp;
+}
+
+/// Where a Kubernetes cluster's signing keys are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeysQuery {
+    /// The URL of the JSON Web Key Set.
+    pub url: String,
+    /// PEM of the CAs to trust; none for the system's.
+    pub ca_pem: Option<String>,
+    /// Send the server's own ServiceAccount token. Only to the API server, never to a URL of somebody's choice.
+    pub own_token: bool,
+}
+
+/// Fetches signing keys. The real one is [`crate::auth::HttpKeys`].
+#[async_trait]
+pub trait FetchKeys: Send + Sync + 'static {
+    /// The key set's JSON text, or why not (no secrets in it).
+    async fn fetch(&self, query: &KeysQuery) -> Result<String, String>;
+}
+
+/// What an administrator may set.
+#[derive(Clone, Debug)]
+pub struct VaultConfig {
+    /// Life of tokens and leases when nothing else says it.
+    pub default_lease_ttl: Duration,
+    /// The longest life of tokens and leases.
+    pub max_lease_ttl: Duration,
+    /// The cluster's name in health and seal status.
+    pub cluster_name: String,
+    /// This server's name in events and audit records.
+    pub node_name: String,
+    /// The server's version, as `sys/health` tells it.
+    pub version: String,
+    /// The kind of storage, as `sys/seal-status` tells it.
+    pub storage_type: String,
+    /// How often the audit log is flushed to disk.
+    pub audit_flush: Duration,
+    /// How long a revocation waits for the credentials of what it cut off to be gone before it answers.
+    pub revoke_wait: Duration,
+}
+
+impl Default for VaultConfig {
+    fn default() -> Self {
+        Self {
+            default_lease_ttl: Duration::from_secs(32 * 24 * 3600),
+            max_lease_ttl: Duration::from_secs(32 * 24 * 3600),
+            cluster_name: "coffer".into(),
+            node_name: "coffer-0".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            storage_type: "embedded".into(),
+            audit_flush: Duration::from_millis(100),
+            revoke_wait: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Everything the vault needs.
+pub struct Deps {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where signing keys come from.
+    pub keys: Arc<dyn FetchKeys>,
+    /// The secrets engines, one of each kind (see [`crate::standard_engines`]).
+    pub engines: Vec<Arc<dyn Engine>>,
+    /// The directory of the audit log. Created if absent.
+    pub audit_dir: PathBuf,
+    /// PEM of the CAs that clients should trust, for `sys/ca`.
+    pub ca_bundle: Option<String>,
+    /// The rest.
+    pub config: VaultConfig,
+}

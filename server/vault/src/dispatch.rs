@@ -1,0 +1,140 @@
+//! From a path to whoever answers for it. The whole map is on this page.
+//!
+//! Decides where a request goes, never whether it may.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use coffer_barrier::{Read, RecordKind};
+use coffer_core::policy::PolicyName;
+use coffer_engines::ReadView;
+
+use crate::error::Fail;
+use crate::mounts::{Class, Mount};
+use crate::open::Open;
+use crate::outcome::Outcome;
+use crate::permit::{Existence, Permitted};
+use crate::pipeline::Ctx;
+use crate::request::{Operation, Request};
+use crate::{auth, delivery, engine, sys, token};
+
+/// The mount kind of Kubernetes auth.
+pub(crate) const KUBERNETES: &str = "kubernetes";
+/// The mount kind of delivery documents.
+pub(crate) const DELIVERY: &str = "delivery";
+
+/// Whoever answers for a path, with what is left of it.
+pub(crate) enum Target {
+    /// `sys/...`
+    Sys(String),
+    /// `auth/token/...`
+    Token(String),
+    /// `auth/<mount>/...` of a Kubernetes mount.
+    Kubernetes(Arc<Mount>, String),
+    /// `delivery/...`
+    Delivery(Arc<Mount>, String),
+    /// Any secrets engine.
+    Engine(Arc<Mount>, String),
+}
+
+/// Finds the target of a request.
+pub(crate) fn route(open: &Open, request: &Request) -> Result<Target, Fail> {
+    let path = request.path.as_str();
+    let nobody = || Fail::NoRoute(path.to_owned());
+    if let Some(rest) = path.strip_prefix("sys/") {
+        return Ok(Target::Sys(rest.to_owned()));
+    }
+    if let Some(rest) = path.strip_prefix("auth/token/") {
+        return Ok(Target::Token(rest.to_owned()));
+    }
+    if let Some(below) = path.strip_prefix("auth/") {
+        let (mount, rest) = open.mounts.route(Class::Auth, below).ok_or_else(nobody)?;
+        let rest = rest.to_owned();
+        return if mount.kind == KUBERNETES { Ok(Target::Kubernetes(mount, rest)) } else { Err(nobody()) };
+    }
+    let (mount, rest) = open.mounts.route(Class::Secret, path).ok_or_else(nobody)?;
+    let rest = rest.to_owned();
+    Ok(if mount.kind == DELIVERY { Target::Delivery(mount, rest) } else { Target::Engine(mount, rest) })
+}
+
+impl Target {
+    /// Whether this is a login: open to all.
+    pub(crate) fn is_login(&self, request: &Request) -> bool {
+        matches!(self, Self::Kubernetes(_, rest) if rest == "login") && request.operation == Operation::Update
+    }
+
+    /// Whether every living token may do this, whatever its policies.
+    pub(crate) fn for_any_token(&self, request: &Request) -> bool {
+        let Self::Sys(rest) = self else { return false };
+        let shows_mounts = rest == "internal/ui/mounts" || rest.starts_with("internal/ui/mounts/");
+        shows_mounts && request.operation == Operation::Read
+    }
+
+    /// Whether this is a question although it comes as a write: no effect, so no intent.
+    pub(crate) fn only_asks(&self, request: &Request) -> bool {
+        if request.operation != Operation::Update {
+            return false;
+        }
+        match self {
+            Self::Sys(rest) => sys::only_asks(rest),
+            Self::Token(rest) => matches!(rest.as_str(), "lookup" | "lookup-accessor" | "lookup-self"),
+            _ => false,
+        }
+    }
+}
+
+type Exists<'a> = Pin<Box<dyn Future<Output = Result<bool, Fail>> + Send + 'a>>;
+
+/// How a write to this target is told to be a `create` or an `update`.
+pub(crate) fn existence<'a>(
+    open: &'a Open,
+    request: &'a Request,
+    target: Option<&'a Target>,
+) -> Existence<Exists<'a>> {
+    if request.operation != Operation::Update {
+        return Existence::Unasked;
+    }
+    match target {
+        Some(Target::Engine(mount, rest)) => Existence::Strict(Box::pin(engine_has(open, mount, rest))),
+        Some(Target::Delivery(mount, rest)) => Existence::Lenient(Box::pin(row_exists(open, mount, rest))),
+        Some(Target::Kubernetes(mount, rest)) => Existence::Lenient(Box::pin(row_exists(open, mount, rest))),
+        Some(Target::Sys(rest)) => {
+            match rest.strip_prefix("policies/acl/").or(rest.strip_prefix("policy/")) {
+                Some(name) => Existence::Lenient(Box::pin(policy_exists(open, name))),
+                None => Existence::Unasked,
+            }
+        }
+        Some(Target::Token(_)) | None => Existence::Unasked,
+    }
+}
+
+async fn engine_has(open: &Open, mount: &Mount, rest: &str) -> Result<bool, Fail> {
+    let engine = open.engine(mount)?;
+    let reader = open.barrier.reader().await?;
+    Ok(engine.exists(&ReadView::new(mount.id, &reader), rest).await?)
+}
+
+async fn row_exists(open: &Open, mount: &Mount, rest: &str) -> Result<bool, Fail> {
+    let reader = open.barrier.reader().await?;
+    let key = coffer_barrier::RowKey::path(mount.id, RecordKind::Entry, rest);
+    Ok(reader.exists(&key).await?)
+}
+
+async fn policy_exists(open: &Open, name: &str) -> Result<bool, Fail> {
+    match PolicyName::parse(name) {
+        Ok(name) => Ok(open.policies.get(&name).await?.is_some()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Lets the target do it.
+pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, target: Target) -> Result<Outcome, Fail> {
+    match target {
+        Target::Sys(rest) => sys::handle(ctx, permitted, &rest).await,
+        Target::Token(rest) => token::handle(ctx, permitted, &rest).await,
+        Target::Kubernetes(mount, rest) => auth::handle(ctx, permitted, &mount, &rest).await,
+        Target::Delivery(mount, rest) => delivery::handle(ctx, permitted, &mount, &rest).await,
+        Target::Engine(mount, rest) => engine::handle(ctx, permitted, &mount, &rest).await,
+    }
+}

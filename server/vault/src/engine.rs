@@ -1,0 +1,96 @@
+//! Between a request and a secrets engine: the view of its mount, the transaction, what to publish.
+//!
+//! Never looks into what an engine reads or writes.
+
+use std::sync::Arc;
+
+use coffer_engines::{Effect, EngineReply, EngineRequest, Op, ReadView, WriteView};
+
+use crate::codec::transact;
+use crate::error::Fail;
+use crate::events::Draft;
+use crate::lease;
+use crate::mounts::{Mount, MountTable};
+use crate::open::Open;
+use crate::outcome::Outcome;
+use crate::permit::Permitted;
+use crate::pipeline::Ctx;
+use crate::request::{Operation, Request};
+
+/// Handles a request to an engine's mount.
+pub(crate) async fn handle(
+    ctx: &mut Ctx,
+    permitted: &Permitted,
+    mount: &Arc<Mount>,
+    rest: &str,
+) -> Result<Outcome, Fail> {
+    let display_name = permitted.caller()?.display_name.clone();
+    if ctx.request.operation.writes() {
+        let request = engine_request(ctx, rest, &display_name);
+        return write(&ctx.open, mount, &request).await;
+    }
+    let reply = {
+        let request = engine_request(ctx, rest, &display_name);
+        let reader = ctx.open.barrier.reader().await?;
+        ctx.open.engine(mount)?.read(&ReadView::new(mount.id, &reader), &request).await?
+    };
+    let mut warnings = Vec::new();
+    let mut reply = reply;
+    while let EngineReply::Warn(inner, texts) = reply {
+        warnings.extend(texts);
+        reply = *inner;
+    }
+    let mut outcome = match reply {
+        EngineReply::Issue(issue) => lease::issue(ctx, permitted, mount, issue).await?,
+        other => {
+            Outcome::from_engine(other).ok_or(Fail::Internal("an engine's answer was not understood"))?
+        }
+    };
+    outcome.warnings.extend(warnings);
+    Ok(outcome)
+}
+
+fn engine_request<'a>(ctx: &'a Ctx, rest: &'a str, display_name: &'a str) -> EngineRequest<'a> {
+    let Request { operation, body, query, .. } = &ctx.request;
+    let op = match operation {
+        Operation::Read => Op::Read,
+        Operation::List => Op::List,
+        Operation::Scan => Op::Scan,
+        Operation::Create | Operation::Update => Op::Write,
+        Operation::Patch => Op::Patch,
+        Operation::Delete => Op::Delete,
+    };
+    EngineRequest { op, path: rest, body, query, now: ctx.now, display_name }
+}
+
+async fn write(open: &Open, mount: &Arc<Mount>, request: &EngineRequest<'_>) -> Result<Outcome, Fail> {
+    let engine = open.engine(mount)?;
+    let (reply, effects) = match engine.rotates(request.path) {
+        Some(name) if request.op == Op::Write => engine.rotate_root(&open.barrier, mount.id, name).await?,
+        _ => {
+            {
+                let reader = open.barrier.reader().await?;
+                engine.verify(&ReadView::new(mount.id, &reader), request).await?;
+            }
+            let written: Result<_, Fail> = transact!(open.barrier, |w| {
+                MountTable::guard_in(w, mount).await?;
+                engine.write(&mut WriteView::new(mount.id, w), request).await?
+            });
+            written?
+        }
+    };
+    let mut outcome =
+        Outcome::from_engine(reply).ok_or(Fail::Internal("an engine cannot issue from a write"))?;
+    outcome.events = effects.into_iter().map(|effect| published(mount, effect)).collect();
+    Ok(outcome)
+}
+
+fn published(mount: &Mount, effect: Effect) -> Draft {
+    let mount_path = mount.full_path();
+    Draft {
+        event_type: effect.event_type,
+        path: format!("{mount_path}{}", effect.path),
+        operation: effect.operation,
+        mount_path,
+    }
+}

@@ -1,0 +1,147 @@
+//! Leases: what was issued, to whom, until when, and how it is taken back.
+//!
+//! The rows and their order are kept here. What a credential is, only the engine knows.
+
+mod entry;
+mod issue;
+mod ops;
+mod revoke;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coffer_barrier::{Barrier, MountId, Read, Writer};
+use coffer_core::time::Timestamp;
+use tokio::sync::Semaphore;
+
+pub(crate) use entry::{LeaseEntry, Payload};
+pub(crate) use issue::issue;
+pub(crate) use ops::handle;
+pub(crate) use revoke::{begin_due, begin_revoke, execute_all};
+
+use crate::codec;
+use crate::error::Fail;
+use crate::rows;
+
+/// How many revocations run at one target at a time.
+const PER_TARGET: usize = 4;
+
+/// The leases.
+pub(crate) struct Leases {
+    pub(crate) barrier: Arc<Barrier>,
+    /// One queue per mount and target. Grows with targets, of which there are few.
+    targets: Mutex<HashMap<(MountId, String), Arc<Semaphore>>>,
+    /// Leases that somebody is taking back right now.
+    in_flight: Mutex<HashSet<String>>,
+}
+
+impl Leases {
+    pub(crate) fn new(barrier: Arc<Barrier>) -> Self {
+        Self { barrier, targets: Mutex::default(), in_flight: Mutex::default() }
+    }
+
+    /// The queue of a target.
+    fn queue(&self, mount: MountId, target: &str) -> Arc<Semaphore> {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = targets.entry((mount, target.to_owned()));
+        Arc::clone(queue.or_insert_with(|| Arc::new(Semaphore::new(PER_TARGET))))
+    }
+
+    /// A lease, or none.
+    pub(crate) async fn get(&self, id: &str) -> Result<Option<LeaseEntry>, Fail> {
+        if !well_formed(id) {
+            return Ok(None);
+        }
+        let reader = self.barrier.reader().await?;
+        codec::get(&reader, &rows::lease(id)).await
+    }
+
+    /// Within a transaction: a lease, or none.
+    pub(crate) async fn get_in(writer: &Writer, id: &str) -> Result<Option<LeaseEntry>, Fail> {
+        codec::get(writer as &dyn Read, &rows::lease(id)).await
+    }
+
+    /// Within a transaction: writes a new lease and everything it is found by.
+    pub(crate) async fn insert_in(writer: &mut Writer, lease: &LeaseEntry) -> Result<(), Fail> {
+        codec::put(writer, &rows::lease(&lease.id), lease).await?;
+        codec::put(writer, &rows::lease_due(lease.due(), &lease.id), &lease.id).await?;
+        codec::put(writer, &rows::token_lease(&lease.token, lease.issued, &lease.id), &lease.id).await?;
+        writer.link(MountId::SYSTEM, &rows::lease_path(&lease.id)).await?;
+        Ok(())
+    }
+
+    /// Within a transaction: writes a changed lease; `was_due` is when the stored one was.
+    pub(crate) async fn update_in(
+        writer: &mut Writer,
+        was_due: Timestamp,
+        lease: &LeaseEntry,
+    ) -> Result<(), Fail> {
+        codec::put(writer, &rows::lease(&lease.id), lease).await?;
+        if was_due != lease.due() {
+            writer.delete(&rows::lease_due(was_due, &lease.id)).await?;
+            codec::put(writer, &rows::lease_due(lease.due(), &lease.id), &lease.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Within a transaction: removes a lease and everything it is found by.
+    pub(crate) async fn remove_in(
+        writer: &mut Writer,
+        was_due: Timestamp,
+        lease: &LeaseEntry,
+    ) -> Result<(), Fail> {
+        writer.delete(&rows::lease(&lease.id)).await?;
+        writer.delete(&rows::lease_due(was_due, &lease.id)).await?;
+        writer.delete(&rows::token_lease(&lease.token, lease.issued, &lease.id)).await?;
+        writer.unlink(MountId::SYSTEM, &rows::lease_path(&lease.id)).await?;
+        Ok(())
+    }
+
+    /// Names directly below a prefix; directories end in a slash.
+    pub(crate) async fn list(
+        &self,
+        dir: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, Fail> {
+        let reader = self.barrier.reader().await?;
+        let dir = dir.trim_end_matches('/');
+        let path = if dir.is_empty() { rows::LEASE_DIR.into() } else { rows::lease_path(dir) };
+        Ok(reader.list(MountId::SYSTEM, &path, after, limit).await?)
+    }
+
+    /// The ids of leases at and below a prefix, up to `limit`.
+    pub(crate) async fn below(&self, prefix: &str, limit: usize) -> Result<Vec<String>, Fail> {
+        let reader = self.barrier.reader().await?;
+        let mut found = Vec::new();
+        let mut open = vec![prefix.trim_end_matches('/').to_owned()];
+        while let Some(dir) = open.pop() {
+            let mut after: Option<String> = None;
+            loop {
+                const PAGE: usize = 1000;
+                let page =
+                    reader.list(MountId::SYSTEM, &rows::lease_path(&dir), after.as_deref(), PAGE).await?;
+                let full = page.len() == PAGE;
+                after = page.last().cloned();
+                for name in page {
+                    match name.strip_suffix('/') {
+                        Some(below) => open.push(format!("{dir}/{below}")),
+                        None => found.push(format!("{dir}/{name}")),
+                    }
+                    if found.len() >= limit {
+                        return Ok(found);
+                    }
+                }
+                if !full {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a text can be a lease id at all: a path ending in a name.
+pub(crate) fn well_formed(id: &str) -> bool {
+    !id.ends_with('/') && coffer_core::path::VaultPath::parse(id).is_ok_and(|p| p.as_str() == id)
+}

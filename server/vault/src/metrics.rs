@@ -1,0 +1,66 @@
+//! Numbers for operators, in Prometheus' form. Labels are closed sets: no path, name or id becomes one.
+
+use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use crate::request::Operation;
+
+/// The vault's metrics.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    pub(crate) leases_issued: IntCounter,
+    pub(crate) leases_revoked: IntCounter,
+    pub(crate) revoke_failures: IntCounter,
+    pub(crate) leases_overdue: IntGauge,
+    pub(crate) leases_stuck: IntGauge,
+    pub(crate) sweeper_errors: IntCounter,
+    pub(crate) unsealed: IntGauge,
+}
+
+impl Metrics {
+    /// All metrics, at zero. Fails only if two had the same name.
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let requests = IntCounterVec::new(
+            Opts::new("coffer_requests_total", "Requests to an unsealed vault"),
+            &["operation"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        Ok(Self {
+            requests,
+            leases_issued: counter("coffer_leases_issued_total", "Leases delivered since the start")?,
+            leases_revoked: counter("coffer_leases_revoked_total", "Leases taken back since the start")?,
+            revoke_failures: counter(
+                "coffer_lease_revoke_failures_total",
+                "Failed attempts at revoking a lease",
+            )?,
+            leases_overdue: gauge("coffer_leases_overdue", "Leases due at the last sweep, up to one batch")?,
+            leases_stuck: gauge("coffer_leases_stuck", "Stuck leases met at the last sweep")?,
+            sweeper_errors: counter("coffer_sweeper_errors_total", "Sweeps that could not be completed")?,
+            unsealed: gauge("coffer_unsealed", "1 while this server is unsealed")?,
+            registry,
+        })
+    }
+
+    /// Counts a request.
+    pub(crate) fn request(&self, operation: Operation) {
+        self.requests.with_label_values(&[operation.as_str()]).inc();
+    }
+
+    /// The text of `sys/metrics`.
+    pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}

@@ -1,0 +1,99 @@
+//! The unsealed vault: everything there is while the keys are there, and nothing of it otherwise.
+//!
+//! Sealing drops this. Whoever still holds it finds a barrier without keys.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_barrier::Barrier;
+use coffer_core::time::Timestamp;
+use coffer_engines::Engine;
+
+use crate::audit::AuditLog;
+use crate::auth::KeyCache;
+use crate::codec::{self, transact};
+use crate::deps::{Clock, VaultConfig};
+use crate::error::Fail;
+use crate::events::Events;
+use crate::lease::Leases;
+use crate::metrics::Metrics;
+use crate::mounts::{Mount, MountTable};
+use crate::outage::{Heartbeat, Outage};
+use crate::policy::Policies;
+use crate::rows;
+use crate::token::Tokens;
+
+/// What stays the same whether the vault is sealed or not.
+pub(crate) struct Surroundings {
+    pub(crate) barrier: Arc<Barrier>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: VaultConfig,
+    pub(crate) engines: HashMap<&'static str, Arc<dyn Engine>>,
+    pub(crate) keys: Arc<dyn crate::deps::FetchKeys>,
+    pub(crate) audit: AuditLog,
+    pub(crate) events: Events,
+    pub(crate) metrics: Metrics,
+    pub(crate) ca_bundle: Option<String>,
+}
+
+/// The unsealed vault.
+pub(crate) struct Open {
+    pub(crate) around: Arc<Surroundings>,
+    pub(crate) barrier: Arc<Barrier>,
+    pub(crate) mounts: MountTable,
+    pub(crate) policies: Policies,
+    pub(crate) tokens: Tokens,
+    pub(crate) leases: Leases,
+    pub(crate) keys: KeyCache,
+    pub(crate) outage: Option<Outage>,
+}
+
+impl Open {
+    /// Reads what is needed to serve. The barrier must be unsealed.
+    pub(crate) async fn load(around: Arc<Surroundings>) -> Result<Arc<Self>, Fail> {
+        let barrier = Arc::clone(&around.barrier);
+        let reader = barrier.reader().await?;
+        let last = codec::get::<Heartbeat>(&reader, &rows::heartbeat()).await?;
+        let outage = Outage::between(last, around.clock.now());
+        let open = Self {
+            mounts: MountTable::load(Arc::clone(&barrier)).await?,
+            policies: Policies::new(Arc::clone(&barrier)),
+            tokens: Tokens::new(Arc::clone(&barrier), barrier.hmac_key("token")?, outage),
+            leases: Leases::new(Arc::clone(&barrier)),
+            keys: KeyCache::new(Arc::clone(&around.keys)),
+            outage,
+            barrier,
+            around,
+        };
+        open.beat().await?;
+        Ok(Arc::new(open))
+    }
+
+    /// Now. Never earlier than the store says it already was.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.around.clock.now()
+    }
+
+    /// Leaves a sign of life in the store.
+    pub(crate) async fn beat(&self) -> Result<(), Fail> {
+        let beat = Heartbeat { at: self.now(), outage: self.outage };
+        transact!(self.barrier, |w| codec::put(w, &rows::heartbeat(), &beat).await?)
+    }
+
+    /// The engine of a mount.
+    pub(crate) fn engine(&self, mount: &Mount) -> Result<&Arc<dyn Engine>, Fail> {
+        self.around.engines.get(mount.kind.as_str()).ok_or(Fail::Internal("no engine of that kind"))
+    }
+
+    /// The first and the longest life of what a mount issues, from what was asked for (zero: nothing).
+    pub(crate) fn life(&self, mount: Option<&Mount>, ttl: Duration, max: Duration) -> (Duration, Duration) {
+        let config = &self.around.config;
+        let or = |wanted: Duration, other: Duration| if wanted.is_zero() { other } else { wanted };
+        let mount_default = mount.map_or(Duration::ZERO, |m| m.default_ttl);
+        let mount_max = or(mount.map_or(Duration::ZERO, |m| m.max_ttl), config.max_lease_ttl);
+        let max = or(max, mount_max).min(mount_max);
+        let ttl = or(ttl, or(mount_default, config.default_lease_ttl));
+        (ttl.min(max), max)
+    }
+}

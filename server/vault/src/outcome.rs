@@ -1,0 +1,209 @@
+//! What a handler gives back, and how it becomes a reply in Vault's shapes.
+
+use coffer_core::token::{Token, TokenHash};
+use coffer_engines::EngineReply;
+use serde_json::{Map, Value, json};
+
+use crate::events::Draft;
+use crate::request::{Reply, ReplyBody};
+use crate::token::TokenEntry;
+
+/// What was done, not yet audited.
+pub(crate) struct Outcome {
+    pub(crate) status: u16,
+    pub(crate) body: Body,
+    pub(crate) warnings: Vec<String>,
+    /// What the audit record names as the lease.
+    pub(crate) lease_id: Option<String>,
+    /// What is published once the record is written.
+    pub(crate) events: Vec<Draft>,
+    /// What is taken back if the record cannot be written.
+    pub(crate) undo: Option<Undo>,
+    /// Whom a login was; for the audit record.
+    pub(crate) identity: Option<TokenEntry>,
+    /// The vault is to be sealed once the record is written.
+    pub(crate) seal: bool,
+}
+
+/// Something issued that must not survive a record that could not be written.
+pub(crate) enum Undo {
+    Lease(String),
+    Token(TokenHash),
+}
+
+/// The body to be.
+pub(crate) enum Body {
+    /// Nothing.
+    Empty,
+    /// An envelope with data.
+    Data(Value),
+    /// An envelope whose data stands at the top level too, as old clients want it.
+    Doubled(Map<String, Value>),
+    /// An envelope with a lease.
+    Leased { data: Value, lease_id: String, seconds: u64, renewable: bool },
+    /// An envelope with a token.
+    Auth(Value),
+    /// Already complete.
+    Raw(Value),
+    /// Text of its own content type.
+    Text { content_type: &'static str, text: String },
+}
+
+impl Outcome {
+    fn of(status: u16, body: Body) -> Self {
+        Self {
+            status,
+            body,
+            warnings: Vec::new(),
+            lease_id: None,
+            events: Vec::new(),
+            undo: None,
+            identity: None,
+            seal: false,
+        }
+    }
+
+    /// `204`.
+    pub(crate) fn empty() -> Self {
+        Self::of(204, Body::Empty)
+    }
+
+    /// `200` with data.
+    pub(crate) fn data(data: Value) -> Self {
+        Self::of(200, Body::Data(data))
+    }
+
+    /// `200` with data in both places.
+    pub(crate) fn doubled(data: Map<String, Value>) -> Self {
+        Self::of(200, Body::Doubled(data))
+    }
+
+    /// `200` with names, or `404` if there is none.
+    pub(crate) fn list(names: Vec<String>) -> Self {
+        if names.is_empty() { Self::not_found() } else { Self::data(json!({ "keys": names })) }
+    }
+
+    /// `404` without a message.
+    pub(crate) fn not_found() -> Self {
+        Self::of(404, Body::Raw(json!({ "errors": [] })))
+    }
+
+    /// `200` with a lease.
+    pub(crate) fn leased(data: Value, lease_id: &str, seconds: u64, renewable: bool) -> Self {
+        let body = Body::Leased { data, lease_id: lease_id.to_owned(), seconds, renewable };
+        Self { lease_id: Some(lease_id.to_owned()), ..Self::of(200, body) }
+    }
+
+    /// `200` with a token. `token` is none for a renewal by accessor, which must not show it.
+    pub(crate) fn auth(entry: &TokenEntry, token: Option<&Token>, seconds: u64) -> Self {
+        let auth = json!({
+            "client_token": token.map_or("", Token::expose),
+            "accessor": entry.accessor,
+            "policies": entry.policies,
+            "token_policies": entry.policies,
+            "identity_policies": null,
+            "metadata": if entry.metadata.is_empty() { Value::Null } else { json!(entry.metadata) },
+            "lease_duration": seconds,
+            "renewable": entry.renewable,
+            "entity_id": "",
+            "token_type": "service",
+            "orphan": entry.ancestors.is_empty(),
+            "mfa_requirement": null,
+            "num_uses": entry.uses_left.unwrap_or(0),
+        });
+        Self { identity: Some(entry.clone()), ..Self::of(200, Body::Auth(auth)) }
+    }
+
+    /// `200` with text.
+    pub(crate) fn text(content_type: &'static str, text: String) -> Self {
+        Self::of(200, Body::Text { content_type, text })
+    }
+
+    /// With the vault to be sealed after it.
+    #[must_use]
+    pub(crate) fn sealing(mut self) -> Self {
+        self.seal = true;
+        self
+    }
+
+    /// With what is to be published.
+    #[must_use]
+    pub(crate) fn publishing(mut self, event: Draft) -> Self {
+        self.events.push(event);
+        self
+    }
+
+    /// From an engine's answer; `None` for an `Issue`, which is the lease room's work.
+    pub(crate) fn from_engine(reply: EngineReply) -> Option<Self> {
+        Some(match reply {
+            EngineReply::Data(data) => Self::data(Value::Object(data)),
+            EngineReply::Empty => Self::empty(),
+            EngineReply::NotFound => Self::not_found(),
+            EngineReply::NotFoundWith(data) => Self::of(404, Body::Data(Value::Object(data))),
+            EngineReply::List(names) => Self::list(names),
+            EngineReply::Issue(_) => return None,
+            EngineReply::Warn(inner, warnings) => {
+                let mut outcome = Self::from_engine(*inner)?;
+                outcome.warnings.extend(warnings);
+                // A 204 has no room for warnings.
+                if outcome.status == 204 {
+                    outcome.status = 200;
+                    outcome.body = Body::Data(Value::Null);
+                }
+                outcome
+            }
+        })
+    }
+
+    /// The reply, in its envelope.
+    pub(crate) fn into_reply(self, request_id: &str) -> Reply {
+        let status = self.status;
+        let mut envelope = Envelope { request_id, warnings: &self.warnings };
+        match self.body {
+            Body::Empty => Reply::empty(),
+            Body::Raw(mut value) => {
+                if let (Value::Object(map), false) = (&mut value, self.warnings.is_empty()) {
+                    map.insert("warnings".into(), json!(self.warnings));
+                }
+                Reply::json(status, value)
+            }
+            Body::Text { content_type, text } => {
+                Reply { status, body: ReplyBody::Text { content_type, text } }
+            }
+            Body::Data(data) => Reply::json(status, envelope.with("", 0, false, data, Value::Null)),
+            Body::Doubled(data) => {
+                let mut whole = envelope.with("", 0, false, Value::Object(data.clone()), Value::Null);
+                if let Value::Object(map) = &mut whole {
+                    map.extend(data);
+                }
+                Reply::json(status, whole)
+            }
+            Body::Leased { data, lease_id, seconds, renewable } => {
+                Reply::json(status, envelope.with(&lease_id, seconds, renewable, data, Value::Null))
+            }
+            Body::Auth(auth) => Reply::json(status, envelope.with("", 0, false, Value::Null, auth)),
+        }
+    }
+}
+
+struct Envelope<'a> {
+    request_id: &'a str,
+    warnings: &'a [String],
+}
+
+impl Envelope<'_> {
+    fn with(&mut self, lease_id: &str, seconds: u64, renewable: bool, data: Value, auth: Value) -> Value {
+        let warnings = if self.warnings.is_empty() { Value::Null } else { json!(self.warnings) };
+        let mut map = Map::new();
+        // Built by moves: `json!` would copy the data, and a copy of a secret is one to wipe.
+        map.insert("request_id".into(), self.request_id.into());
+        map.insert("lease_id".into(), lease_id.into());
+        map.insert("renewable".into(), renewable.into());
+        map.insert("lease_duration".into(), seconds.into());
+        map.insert("data".into(), data);
+        map.insert("wrap_info".into(), Value::Null);
+        map.insert("warnings".into(), warnings);
+        map.insert("auth".into(), auth);
+        Value::Object(map)
+    }
+}

@@ -1,0 +1,124 @@
+//! The gate: whether a caller may do what he asks.
+//!
+//! [`Permitted`] is minted here and nowhere else; whatever has an effect takes one.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use coffer_core::path::VaultPath;
+use coffer_core::policy::{self, Acl, Operation as Needs, Params};
+use serde_json::Value;
+
+use crate::error::Fail;
+use crate::request::{Operation, Request};
+use crate::token::{LiveToken, TokenEntry};
+
+/// Proof that this request was allowed.
+pub(crate) struct Permitted {
+    caller: Option<Arc<LiveToken>>,
+    sudo: bool,
+}
+
+impl Permitted {
+    /// Who asks.
+    pub(crate) fn caller(&self) -> Result<&TokenEntry, Fail> {
+        self.caller.as_ref().map(|c| &c.entry).ok_or(Fail::BadToken)
+    }
+
+    /// What he may do.
+    pub(crate) fn acl(&self) -> Result<&Acl, Fail> {
+        self.caller.as_ref().map(|c| &c.acl).ok_or(Fail::BadToken)
+    }
+
+    /// The token behind the request, for what outlives it.
+    pub(crate) fn token(&self) -> Result<&Arc<LiveToken>, Fail> {
+        self.caller.as_ref().ok_or(Fail::BadToken)
+    }
+
+    /// Whether he acts as an administrator on this path.
+    pub(crate) const fn sudo(&self) -> bool {
+        self.sudo
+    }
+}
+
+/// How a write decides between `create` and `update`.
+pub(crate) enum Existence<F> {
+    /// Not a write, or a path where every write is an `update`.
+    Unasked,
+    /// Something there: `update`. Nothing there: `create`, and no other.
+    Strict(F),
+    /// Something there: `update`. Nothing there: either will do, as Vault asks for `update` on its own paths.
+    Lenient(F),
+}
+
+/// Logging in takes no token: the path is open to all, and the auth method decides.
+pub(crate) const fn anonymous() -> Permitted {
+    Permitted { caller: None, sudo: false }
+}
+
+/// What every living token may do, whatever its policies: see which mounts it can see.
+pub(crate) fn any_token(caller: Arc<LiveToken>) -> Permitted {
+    Permitted { caller: Some(caller), sudo: false }
+}
+
+/// Decides about a request by the caller's policies and boundary.
+pub(crate) async fn decide<F>(
+    caller: Arc<LiveToken>,
+    request: &Request,
+    existence: Existence<F>,
+) -> Result<Permitted, Fail>
+where
+    F: Future<Output = Result<bool, Fail>>,
+{
+    let path = VaultPath::parse(&request.path).map_err(|_| Fail::Denied)?;
+    let query;
+    let params = match request.operation {
+        Operation::Create | Operation::Update | Operation::Patch => Some(&request.body),
+        _ => {
+            query = query_params(request);
+            (!query.is_empty()).then_some(&query)
+        }
+    };
+    let allowed = |needs: Needs| caller.acl.decide(needs, &path, params);
+    let mut decision = allowed(needs(request.operation));
+    if request.operation == Operation::Update {
+        match existence {
+            Existence::Unasked => {}
+            Existence::Strict(exists) => {
+                if !caller.acl.is_root() && !exists.await? {
+                    decision = allowed(Needs::Create);
+                }
+            }
+            Existence::Lenient(exists) => {
+                if !decision.allowed && !exists.await? {
+                    decision = allowed(Needs::Create);
+                }
+            }
+        }
+    }
+    if !decision.allowed || (policy::requires_sudo(needs(request.operation), &path) && !decision.sudo) {
+        return Err(Fail::Denied);
+    }
+    Ok(Permitted { sudo: decision.sudo, caller: Some(caller) })
+}
+
+/// Whether a token may do something to a path right now; for streams, which decide again at each event.
+pub(crate) fn may(token: &LiveToken, needs: Needs, path: &str) -> bool {
+    VaultPath::parse(path).is_ok_and(|path| token.acl.decide(needs, &path, None).allowed)
+}
+
+const fn needs(operation: Operation) -> Needs {
+    match operation {
+        Operation::Read => Needs::Read,
+        Operation::List => Needs::List,
+        Operation::Scan => Needs::Scan,
+        Operation::Create => Needs::Create,
+        Operation::Update => Needs::Update,
+        Operation::Patch => Needs::Patch,
+        Operation::Delete => Needs::Delete,
+    }
+}
+
+fn query_params(request: &Request) -> Params {
+    request.query.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect()
+}

@@ -1,0 +1,273 @@
+//! One request from its arrival to its reply: door, authentication, permission, intent, effect, record.
+//!
+//! The order is fixed here, so that no handler can leave a step out. Never looks into a body.
+
+use std::sync::Arc;
+
+use coffer_core::audit::{AuditRecord, RecordType};
+use coffer_core::time::Timestamp;
+use coffer_core::token::TokenHash;
+
+use crate::audit::Audited;
+use crate::dispatch::{self, Target};
+use crate::error::Fail;
+use crate::open::{Open, Surroundings};
+use crate::outcome::{Outcome, Undo};
+use crate::permit::{self, Permitted};
+use crate::request::{Operation, Refusal, Reply, Request};
+use crate::revoke;
+use crate::token::{LiveToken, TokenEntry};
+
+/// The longest path kept of a request that was refused before it was understood.
+const REFUSED_PATH_MAX: usize = 1024;
+
+/// One request on its way.
+pub(crate) struct Ctx {
+    pub(crate) open: Arc<Open>,
+    pub(crate) request: Request,
+    /// The time of the request: everything in it happens at this moment.
+    pub(crate) now: Timestamp,
+    record: AuditRecord,
+    intent: bool,
+    /// The token whose last use this is.
+    used_up: Option<TokenHash>,
+}
+
+impl Ctx {
+    /// Writes the intent: from here on there may be an effect. Once per request.
+    pub(crate) fn intend(&mut self, lease_id: Option<&str>) -> Result<(), Fail> {
+        if self.intent {
+            return Ok(());
+        }
+        let intent = AuditRecord {
+            kind: RecordType::Intent,
+            lease_id: lease_id.map(str::to_owned),
+            time: self.open.now(),
+            ..self.record.clone()
+        };
+        self.open.around.audit.write(&intent).map_err(|error| {
+            tracing::error!(%error, "audit log cannot be written");
+            Fail::Audit
+        })?;
+        self.intent = true;
+        Ok(())
+    }
+
+    /// Says in the record which lease or identity a request turned out to be about.
+    pub(crate) fn about_lease(&mut self, id: &str) {
+        self.record.lease_id = Some(id.to_owned());
+    }
+
+    /// A text parameter of the body that must be there.
+    pub(crate) fn required(&self, name: &str) -> Result<&str, Fail> {
+        self.text(name)?.ok_or_else(|| crate::error::bad(format!("missing {name}")))
+    }
+
+    /// A text parameter of the body.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, Fail> {
+        crate::params::text(&self.request.body, name)
+    }
+}
+
+/// How a request ended.
+pub(crate) struct Ended {
+    pub(crate) reply: Audited<Reply>,
+    /// The vault is to be sealed now.
+    pub(crate) seal: bool,
+}
+
+/// The record of a request whose own task died.
+pub(crate) fn lost_record(request: &Request) -> AuditRecord {
+    let error = Some("internal error".to_owned());
+    AuditRecord { kind: RecordType::Completion, status: Some(500), error, ..blank(request) }
+}
+
+/// Handles a request of an unsealed or sealed vault.
+pub(crate) async fn run(around: Arc<Surroundings>, door: Option<Arc<Open>>, request: Request) -> Ended {
+    let record = blank(&request);
+    let Some(open) = door else {
+        return Ended { reply: refuse(&around, record, &Fail::Sealed, request.received), seal: false };
+    };
+    let now = open.now();
+    around.metrics.request(request.operation);
+    let mut ctx = Ctx { open, request, now, record, intent: false, used_up: None };
+    let result = serve(&mut ctx).await;
+    finish(ctx, result).await
+}
+
+/// Answers what never became a request.
+pub(crate) fn refused(around: &Surroundings, refusal: Refusal) -> Audited<Reply> {
+    let mut path = refusal.path;
+    if path.len() > REFUSED_PATH_MAX {
+        let end = (0..=REFUSED_PATH_MAX).rev().find(|at| path.is_char_boundary(*at)).unwrap_or(0);
+        path.truncate(end);
+    }
+    let record = AuditRecord {
+        status: Some(refusal.status),
+        client_ip: Some(refusal.client_ip.to_string()),
+        error: Some(refusal.message.clone()),
+        ..AuditRecord::new(around.clock.now(), RecordType::Completion, refusal.id, refusal.method, path)
+    };
+    let reply = Reply::errors(refusal.status, &[&refusal.message]);
+    around.audit.conclude(&record, reply).reply
+}
+
+fn blank(request: &Request) -> AuditRecord {
+    AuditRecord {
+        client_ip: Some(request.client_ip.to_string()),
+        ..AuditRecord::new(
+            request.received,
+            RecordType::Read,
+            request.id.as_str(),
+            request.operation.as_str(),
+            request.path.as_str(),
+        )
+    }
+}
+
+fn refuse(
+    around: &Surroundings,
+    mut record: AuditRecord,
+    fail: &Fail,
+    received: Timestamp,
+) -> Audited<Reply> {
+    let reply = fail.reply();
+    record.kind = RecordType::Completion;
+    record.status = Some(reply.status);
+    record.error = Some(fail.to_string());
+    record.time = around.clock.now();
+    record.response_time_us = Some(micros(record.time, received));
+    around.audit.conclude(&record, reply).reply
+}
+
+/// Everything between arrival and record.
+async fn serve(ctx: &mut Ctx) -> Result<Outcome, Fail> {
+    let target = dispatch::route(&ctx.open, &ctx.request);
+    let permitted = permit(ctx, target.as_ref().ok()).await?;
+    let target = target?;
+    if ctx.request.operation.writes() && !target.only_asks(&ctx.request) {
+        ctx.intend(None)?;
+    }
+    let generation = ctx.open.tokens.generation();
+    let outcome = dispatch::handle(ctx, &permitted, target).await?;
+    // R7: what was cut off while this was on its way is decided again, in the present.
+    if !ctx.intent && ctx.open.tokens.generation() != generation {
+        still_alive(ctx, &permitted).await?;
+    }
+    Ok(outcome)
+}
+
+/// Who asks, and whether he may. Paths that do not exist are refused to those who may not see them.
+async fn permit(ctx: &mut Ctx, target: Option<&Target>) -> Result<Permitted, Fail> {
+    if target.is_some_and(|t| t.is_login(&ctx.request)) {
+        return Ok(permit::anonymous());
+    }
+    let caller = authenticate(ctx).await?;
+    if target.is_some_and(|t| t.for_any_token(&ctx.request)) {
+        return Ok(permit::any_token(caller));
+    }
+    let existence = dispatch::existence(&ctx.open, &ctx.request, target);
+    permit::decide(caller, &ctx.request, existence).await
+}
+
+async fn authenticate(ctx: &mut Ctx) -> Result<Arc<LiveToken>, Fail> {
+    let token = ctx.request.token.as_ref().ok_or(Fail::BadToken)?;
+    let open = &ctx.open;
+    let hash = open.tokens.hash(token);
+    let caller = open.tokens.live(&open.policies, &hash, ctx.now).await?.ok_or(Fail::BadToken)?;
+    describe(&mut ctx.record, &caller.entry);
+    if let Some(left) = caller.entry.uses_left {
+        open.tokens.spend_use(&hash, ctx.now).await?;
+        ctx.used_up = (left <= 1).then_some(hash);
+    }
+    Ok(caller)
+}
+
+async fn still_alive(ctx: &Ctx, permitted: &Permitted) -> Result<(), Fail> {
+    let Ok(token) = permitted.token() else { return Ok(()) };
+    let open = &ctx.open;
+    let now = open.now();
+    // A token with counted uses may just have spent its last.
+    if token.entry.uses_left.is_some() {
+        return Ok(());
+    }
+    let caller = open.tokens.live(&open.policies, &token.entry.hash, now).await?.ok_or(Fail::BadToken)?;
+    let target = dispatch::route(open, &ctx.request)?;
+    if target.for_any_token(&ctx.request) {
+        return Ok(());
+    }
+    permit::decide(caller, &ctx.request, dispatch::existence(open, &ctx.request, Some(&target)))
+        .await
+        .map(|_| ())
+}
+
+/// Says in a record who asked.
+pub(crate) fn describe(record: &mut AuditRecord, entry: &TokenEntry) {
+    record.accessor = Some(entry.accessor.as_str().to_owned());
+    record.display_name = Some(entry.display_name.clone());
+    record.auth_method = Some(entry.path.clone());
+    record.metadata = entry.metadata.clone();
+}
+
+/// Writes the last record, then lets the reply and the events go.
+async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
+    let Ctx { open, request, mut record, intent, used_up, .. } = ctx;
+    record.time = open.now();
+    record.response_time_us = Some(micros(record.time, request.received));
+    let mut seal = false;
+    let (reply, events, undo) = match result {
+        Ok(mut outcome) => {
+            record.kind = if intent { RecordType::Completion } else { RecordType::Read };
+            if let Some(id) = outcome.lease_id.take() {
+                record.lease_id = Some(id);
+            }
+            if let (None, Some(identity)) = (&record.accessor, &outcome.identity) {
+                describe(&mut record, identity);
+            }
+            record.status = Some(outcome.status);
+            let events = std::mem::take(&mut outcome.events);
+            let undo = outcome.undo.take();
+            seal = outcome.seal;
+            (outcome.into_reply(&request.id), events, undo)
+        }
+        Err(fail) => {
+            record.kind = RecordType::Completion;
+            record.status = Some(fail.status());
+            record.error = Some(fail.to_string());
+            (fail.reply(), Vec::new(), None)
+        }
+    };
+    let concluded = open.around.audit.conclude(&record, reply);
+    if concluded.recorded {
+        open.around.events.publish(events, open.now());
+    } else if let Some(undo) = undo {
+        take_back(&open, undo).await;
+    }
+    if let Some(hash) = used_up {
+        // It is dead already; what hangs from it goes now rather than when its time would be over.
+        if let Err(error) = revoke::token(&open, &hash).await {
+            tracing::warn!(%error, "a used-up token could not be revoked yet");
+        }
+    }
+    Ended { reply: concluded.reply, seal: seal && concluded.recorded }
+}
+
+/// A credential nobody wrote down must not stay.
+async fn take_back(open: &Arc<Open>, undo: Undo) {
+    let result = match undo {
+        Undo::Lease(id) => revoke::leases(open, &[id]).await.map(|_| ()),
+        Undo::Token(hash) => revoke::token(open, &hash).await.map(|_| ()),
+    };
+    if let Err(error) = result {
+        tracing::error!(%error, "what was issued without an audit record could not be revoked yet");
+    }
+}
+
+fn micros(now: Timestamp, received: Timestamp) -> u64 {
+    u64::try_from(now.saturating_sub(received).as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Whether an operation is one of the given ones; otherwise `405`.
+pub(crate) fn only(request: &Request, allowed: &[Operation]) -> Result<(), Fail> {
+    if allowed.contains(&request.operation) { Ok(()) } else { Err(Fail::NoOperation) }
+}

@@ -1,0 +1,182 @@
+//! Policies: where they are kept, and what a token's policies amount to.
+//!
+//! Deciding is `coffer_core::policy`'s; here is only the way from names to a compiled ACL.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coffer_barrier::{Barrier, Read, Writer};
+use coffer_core::policy::{Acl, DEFAULT_POLICY, Policy, PolicyName};
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::error::{Fail, bad};
+use crate::rows;
+
+/// What is added to the `default` policy: a token may give back what it holds (whose a lease is, is checked
+/// besides), and an agent that ends does.
+const GIVE_BACK: &str = r#"
+# It may give back its own leases.
+path "sys/leases/revoke" {
+    capabilities = ["update"]
+}
+path "sys/revoke" {
+    capabilities = ["update"]
+}
+"#;
+
+/// The most policies a token may have.
+pub(crate) const POLICIES_PER_TOKEN_MAX: usize = 256;
+/// The most policy texts kept in memory.
+const CACHED_MAX: usize = 10_000;
+
+/// The `default` policy as it is at initialisation, and the part of every boundary that lets a token take
+/// care of itself. The latter does not follow later edits of the former: an edit of `default` crosses no boundary.
+pub(crate) fn default_policy() -> String {
+    format!("{DEFAULT_POLICY}{GIVE_BACK}")
+}
+
+/// A policy as stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PolicyEntry {
+    pub(crate) text: String,
+    pub(crate) custom_metadata: BTreeMap<String, String>,
+}
+
+/// The policies, cached until they are written.
+pub(crate) struct Policies {
+    barrier: Arc<Barrier>,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    /// Raised by every write: a fill that began before it must not be kept.
+    generation: u64,
+    entries: HashMap<PolicyName, Option<Arc<PolicyEntry>>>,
+}
+
+impl Policies {
+    pub(crate) fn new(barrier: Arc<Barrier>) -> Self {
+        Self { barrier, cache: Mutex::default() }
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A policy, or none.
+    pub(crate) async fn get(&self, name: &PolicyName) -> Result<Option<Arc<PolicyEntry>>, Fail> {
+        let generation = {
+            let cache = self.cache();
+            if let Some(entry) = cache.entries.get(name) {
+                return Ok(entry.clone());
+            }
+            cache.generation
+        };
+        let reader = self.barrier.reader().await?;
+        let entry = codec::get::<PolicyEntry>(&reader, &rows::policy(name)).await?.map(Arc::new);
+        let mut cache = self.cache();
+        if cache.generation == generation {
+            if cache.entries.len() >= CACHED_MAX {
+                cache.entries.clear();
+            }
+            cache.entries.insert(name.clone(), entry.clone());
+        }
+        Ok(entry)
+    }
+
+    /// Forgets what is cached of a policy. To be called once a write's commit is known.
+    pub(crate) fn forget(&self, name: &PolicyName) {
+        let mut cache = self.cache();
+        cache.generation += 1;
+        cache.entries.remove(name);
+    }
+
+    /// Writes a policy within a transaction.
+    pub(crate) async fn put_in(
+        writer: &mut Writer,
+        name: &PolicyName,
+        entry: &PolicyEntry,
+    ) -> Result<(), Fail> {
+        codec::put(writer, &rows::policy(name), entry).await?;
+        writer.link(coffer_barrier::MountId::SYSTEM, &rows::policy_path(name)).await?;
+        Ok(())
+    }
+
+    /// Removes a policy within a transaction; false if there was none.
+    pub(crate) async fn delete_in(writer: &mut Writer, name: &PolicyName) -> Result<bool, Fail> {
+        let key = rows::policy(name);
+        if writer.get(&key).await?.is_none() {
+            return Ok(false);
+        }
+        writer.delete(&key).await?;
+        writer.unlink(coffer_barrier::MountId::SYSTEM, &rows::policy_path(name)).await?;
+        Ok(true)
+    }
+
+    /// Names of policies directly below a directory (`""` for the top); directories end in a slash.
+    pub(crate) async fn list(
+        &self,
+        dir: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, Fail> {
+        let reader = self.barrier.reader().await?;
+        let dir = dir.trim_end_matches('/');
+        let path =
+            if dir.is_empty() { rows::POLICY_DIR.into() } else { format!("{}/{dir}", rows::POLICY_DIR) };
+        Ok(reader.list(coffer_barrier::MountId::SYSTEM, &path, after, limit).await?)
+    }
+
+    /// What policies of these names amount to for somebody with this metadata. Names without a policy grant
+    /// nothing; a boundary without a policy lets nothing pass but what a token does to itself.
+    pub(crate) async fn acl(
+        &self,
+        names: &[PolicyName],
+        boundary: Option<&PolicyName>,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Acl, Fail> {
+        let values = template_values(metadata);
+        let acl = Acl::new(&self.load(names, &values).await?);
+        let Some(boundary) = boundary else { return Ok(acl) };
+        let mut bounds = self.load(std::slice::from_ref(boundary), &values).await?;
+        bounds.push(Arc::new(self_service(&values)?));
+        Ok(Acl::with_boundary(acl, Arc::new(Acl::new(&bounds))))
+    }
+
+    async fn load(
+        &self,
+        names: &[PolicyName],
+        values: &BTreeMap<String, String>,
+    ) -> Result<Vec<Arc<Policy>>, Fail> {
+        let mut policies = Vec::with_capacity(names.len());
+        for name in names {
+            if name.is_root() {
+                policies.push(Arc::new(Policy::root()));
+            } else if let Some(entry) = self.get(name).await? {
+                match Policy::parse_templated(name, &entry.text, values) {
+                    Ok(policy) => policies.push(Arc::new(policy)),
+                    // Written through `check`, so this is a format older than this version. It grants nothing.
+                    Err(error) => tracing::error!(policy = %name, %error, "stored policy cannot be read"),
+                }
+            }
+        }
+        Ok(policies)
+    }
+}
+
+fn self_service(values: &BTreeMap<String, String>) -> Result<Policy, Fail> {
+    Policy::parse_templated(&PolicyName::default_policy(), &default_policy(), values)
+        .map_err(|_| Fail::Internal("the built-in policy cannot be read"))
+}
+
+/// Checks a policy's text before it is stored.
+pub(crate) fn check(name: &PolicyName, text: &str) -> Result<(), Fail> {
+    Policy::parse(name, text).map(|_| ()).map_err(|error| bad(error.to_string()))
+}
+
+/// What `{{...}}` in a policy's paths may refer to.
+fn template_values(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    metadata.iter().map(|(key, value)| (format!("auth.metadata.{key}"), value.clone())).collect()
+}

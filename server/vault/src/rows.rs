@@ -1,0 +1,143 @@
+//! Every row the vault itself keeps: its name, and why it exists. Engines and auth methods keep their own
+//! rows below their own mounts.
+//!
+//! Nothing here reads or writes.
+
+use coffer_barrier::{MountId, RecordKind, RowKey};
+use coffer_core::policy::PolicyName;
+use coffer_core::time::Timestamp;
+use coffer_core::token::{Accessor, TokenHash};
+
+/// All tokens by the time something is to be done about them: expiry while alive, the end of the tombstone after.
+pub(crate) const TOKEN_DUE: &str = "token-due";
+/// Revoked tokens whose children and leases are still to be dealt with. Survives a crash in between.
+pub(crate) const DYING: &str = "token-dying";
+/// All leases by the time something is to be done about them.
+pub(crate) const LEASE_DUE: &str = "lease-due";
+/// Mounts of both classes. The row is the mount itself, so it can be guarded.
+pub(crate) const MOUNTS: &str = "mounts";
+/// Pod tombstones by the time no JWT of that pod can live any more.
+pub(crate) const POD_TOMBSTONES: &str = "pod-tombstones";
+/// The directory below which leases are linked by id, for LIST and revocation by prefix.
+pub(crate) const LEASE_DIR: &str = "lease";
+/// The directory below which policies are linked by name.
+pub(crate) const POLICY_DIR: &str = "policy";
+
+fn entry(path: &str) -> RowKey {
+    RowKey::path(MountId::SYSTEM, RecordKind::Entry, path)
+}
+
+/// What is known of a token. Guarded by whoever acts in its name.
+pub(crate) fn token(hash: &TokenHash) -> RowKey {
+    entry(&format!("token/{}", hash.to_hex()))
+}
+
+/// From accessor to token hash.
+pub(crate) fn accessor(accessor: &Accessor) -> RowKey {
+    entry(&format!("accessor/{accessor}"))
+}
+
+/// In [`TOKEN_DUE`].
+pub(crate) fn token_due(due: Timestamp, hash: &TokenHash) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, TOKEN_DUE, due.as_millis(), hash.as_bytes())
+}
+
+/// In [`DYING`].
+pub(crate) fn dying(since: Timestamp, hash: &TokenHash) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, DYING, since.as_millis(), hash.as_bytes())
+}
+
+/// The family of a token's living children.
+pub(crate) fn children(parent: &TokenHash) -> String {
+    format!("token-children/{}", parent.to_hex())
+}
+
+/// One child in it.
+pub(crate) fn child(parent: &TokenHash, created: Timestamp, child: &TokenHash) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, &children(parent), created.as_millis(), child.as_bytes())
+}
+
+/// Over how many families the tokens of an auth mount are spread: one page of a family has a limit.
+pub(crate) const ISSUED_SHARDS: u8 = 16;
+
+/// A family of the living tokens that an auth mount issued.
+pub(crate) fn issued_tokens(mount: MountId, shard: u8) -> String {
+    format!("mount-tokens/{}/{shard}", mount.to_hex())
+}
+
+/// One token in it.
+pub(crate) fn issued_token(mount: MountId, created: Timestamp, hash: &TokenHash) -> RowKey {
+    let family = issued_tokens(mount, hash.as_bytes()[0] % ISSUED_SHARDS);
+    RowKey::ordered(MountId::SYSTEM, &family, created.as_millis(), hash.as_bytes())
+}
+
+/// The family of a pod's living tokens.
+pub(crate) fn pod_tokens(mount: MountId, uid: &str) -> String {
+    format!("pod-tokens/{}/{uid}", mount.to_hex())
+}
+
+/// One token in it.
+pub(crate) fn pod_token(mount: MountId, uid: &str, created: Timestamp, hash: &TokenHash) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, &pod_tokens(mount, uid), created.as_millis(), hash.as_bytes())
+}
+
+/// Says that a pod was revoked. Guarded by every login, also while absent.
+pub(crate) fn pod_tombstone(mount: MountId, uid: &str) -> RowKey {
+    entry(&format!("pod/{}/{uid}", mount.to_hex()))
+}
+
+/// In [`POD_TOMBSTONES`].
+pub(crate) fn pod_tombstone_end(mount: MountId, uid: &str, until: Timestamp) -> RowKey {
+    let id = format!("{}/{uid}", mount.to_hex());
+    RowKey::ordered(MountId::SYSTEM, POD_TOMBSTONES, until.as_millis(), id.as_bytes())
+}
+
+/// A lease.
+pub(crate) fn lease(id: &str) -> RowKey {
+    entry(&lease_path(id))
+}
+
+/// The path a lease is linked under.
+pub(crate) fn lease_path(id: &str) -> String {
+    format!("{LEASE_DIR}/{id}")
+}
+
+/// In [`LEASE_DUE`].
+pub(crate) fn lease_due(due: Timestamp, id: &str) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, LEASE_DUE, due.as_millis(), id.as_bytes())
+}
+
+/// The family of leases that a token holds and that nobody has begun to revoke.
+pub(crate) fn token_leases(hash: &TokenHash) -> String {
+    format!("token-leases/{}", hash.to_hex())
+}
+
+/// One lease in it.
+pub(crate) fn token_lease(hash: &TokenHash, issued: Timestamp, id: &str) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, &token_leases(hash), issued.as_millis(), id.as_bytes())
+}
+
+/// A mount, in [`MOUNTS`].
+pub(crate) fn mount(created: Timestamp, id: MountId) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, MOUNTS, created.as_millis(), id.as_bytes())
+}
+
+/// A policy.
+pub(crate) fn policy(name: &PolicyName) -> RowKey {
+    entry(&policy_path(name))
+}
+
+/// The path a policy is linked under.
+pub(crate) fn policy_path(name: &PolicyName) -> String {
+    format!("{POLICY_DIR}/{name}")
+}
+
+/// When this vault last served, and what grace the last outage gave. Also the high-water mark of time.
+pub(crate) fn heartbeat() -> RowKey {
+    RowKey::path(MountId::SYSTEM, RecordKind::Meta, "heartbeat")
+}
+
+/// The audit log's head as of the last anchor.
+pub(crate) fn audit_head(node: &str) -> RowKey {
+    RowKey::path(MountId::SYSTEM, RecordKind::Meta, &format!("audit-head/{node}"))
+}

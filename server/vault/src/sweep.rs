@@ -1,0 +1,163 @@
+//! The sweeper: everything whose time is over goes, and what could not be taken back is tried again.
+//!
+//! Runs every second while unsealed. Never forgets: a row leaves the order of what is due only when it is done, or
+//! moved to a later time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_barrier::{MountId, Read, RowKey, Writer};
+use coffer_core::audit::{AuditRecord, RecordType};
+use coffer_core::lease::LeaseState;
+use coffer_core::time::Timestamp;
+use coffer_core::token::TokenHash;
+
+use crate::auth::TombstoneEnd;
+use crate::codec::{self, transact};
+use crate::error::Fail;
+use crate::lease;
+use crate::open::Open;
+use crate::pipeline::describe;
+use crate::revoke;
+use crate::rows;
+use crate::token::{Dying, TokenEntry, Tokens};
+
+/// How many rows of a kind are taken at a time.
+const BATCH: usize = 1000;
+/// The most batches of one sweep: a target that never answers must not keep tokens from expiring.
+const BATCHES_MAX: usize = 50;
+/// How long a sweep waits for the targets of one batch.
+const BATCH_WAIT: Duration = Duration::from_secs(10);
+
+/// Sweeps once.
+pub(crate) async fn sweep(open: &Arc<Open>) -> Result<(), Fail> {
+    // Explicit revocations first: somebody waits for them, or did when this server went down.
+    finish_dying(open).await?;
+    expire_tokens(open).await?;
+    expire_leases(open).await?;
+    clear_tombstones(open).await
+}
+
+async fn due<T: serde::de::DeserializeOwned>(
+    open: &Open,
+    family: &str,
+    upto: u64,
+) -> Result<Vec<(RowKey, T)>, Fail> {
+    let reader = open.barrier.reader().await?;
+    let rows = reader.range_ordered(MountId::SYSTEM, family, upto, BATCH).await?;
+    rows.into_iter().map(|(key, _, bytes)| Ok((key, codec::decode(&bytes)?))).collect()
+}
+
+/// Goes on with revocations that were begun and not finished.
+async fn finish_dying(open: &Arc<Open>) -> Result<(), Fail> {
+    let dying: Vec<(RowKey, Dying)> = due(open, rows::DYING, u64::MAX).await?;
+    for (_, dead) in dying {
+        revoke::cascade(open, vec![dead], BATCH_WAIT).await?;
+    }
+    Ok(())
+}
+
+async fn expire_tokens(open: &Arc<Open>) -> Result<(), Fail> {
+    for _ in 0..BATCHES_MAX {
+        let now = open.now();
+        let page: Vec<(RowKey, TokenHash)> = due(open, rows::TOKEN_DUE, now.as_millis()).await?;
+        if page.is_empty() {
+            break;
+        }
+        for (key, hash) in page {
+            expire_token(open, &key, &hash, now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// One token whose time may be over: gets its grace, dies, or (as a tombstone) is forgotten.
+async fn expire_token(open: &Arc<Open>, due: &RowKey, hash: &TokenHash, now: Timestamp) -> Result<(), Fail> {
+    let dying: Option<TokenEntry> =
+        transact!(open.barrier, |w| settle_token(open, w, due, hash, now).await?)?;
+    let Some(entry) = dying else { return Ok(()) };
+    let mut record = AuditRecord::new(
+        now,
+        RecordType::Intent,
+        uuid::Uuid::new_v4().to_string(),
+        "expire",
+        entry.path.as_str(),
+    );
+    describe(&mut record, &entry);
+    open.around.audit.write(&record).map_err(|_| Fail::Audit)?;
+    revoke::token(open, hash).await?;
+    record.kind = RecordType::Completion;
+    record.status = Some(204);
+    record.time = open.now();
+    open.around.audit.write(&record).map_err(|_| Fail::Audit)
+}
+
+/// Gives back the entry of a token that has to die.
+async fn settle_token(
+    open: &Open,
+    writer: &mut Writer,
+    due: &RowKey,
+    hash: &TokenHash,
+    now: Timestamp,
+) -> Result<Option<TokenEntry>, Fail> {
+    let row = rows::token(hash);
+    let Some(stored) = codec::get::<TokenEntry>(&*writer as &dyn Read, &row).await? else {
+        writer.delete(due).await?;
+        return Ok(None);
+    };
+    match stored.due() {
+        Some(at) if at <= now => {}
+        _ => {
+            // Renewed in the meantime; its row of now is another one.
+            writer.delete(due).await?;
+            return Ok(None);
+        }
+    }
+    if stored.revoked.is_some() {
+        writer.delete(due).await?;
+        writer.delete(&row).await?;
+        return Ok(None);
+    }
+    let mut entry = stored.clone();
+    open.tokens.with_grace(&mut entry);
+    if entry.expires.is_some_and(|end| end > now) {
+        Tokens::update_in(writer, &stored, &entry).await?;
+        return Ok(None);
+    }
+    Ok(Some(entry))
+}
+
+async fn expire_leases(open: &Arc<Open>) -> Result<(), Fail> {
+    let mut stuck = 0;
+    let mut seen = 0;
+    for _ in 0..BATCHES_MAX {
+        let now = open.now();
+        let page: Vec<(RowKey, String)> = due(open, rows::LEASE_DUE, now.as_millis()).await?;
+        if page.is_empty() {
+            break;
+        }
+        seen += page.len();
+        let ids: Vec<String> = page.into_iter().map(|(_, id)| id).collect();
+        let begun = lease::begin_due(open, &ids, now).await?;
+        if begun.is_empty() && ids.len() < BATCH {
+            break;
+        }
+        stuck += begun.iter().filter(|l| matches!(l.state, LeaseState::Stuck { .. })).count();
+        lease::execute_all(open, begun, BATCH_WAIT).await;
+    }
+    let metrics = &open.around.metrics;
+    metrics.leases_overdue.set(i64::try_from(seen).unwrap_or(i64::MAX));
+    metrics.leases_stuck.set(i64::try_from(stuck).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+async fn clear_tombstones(open: &Open) -> Result<(), Fail> {
+    let page: Vec<(RowKey, TombstoneEnd)> = due(open, rows::POD_TOMBSTONES, open.now().as_millis()).await?;
+    for (key, end) in page {
+        transact!(open.barrier, |w| {
+            w.delete(&key).await?;
+            w.delete(&rows::pod_tombstone(end.mount, &end.uid)).await?;
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! `sys/...`: the vault's own affairs. The whole map is on this page.
+
+mod audit;
+mod capabilities;
+mod policies;
+
+use serde_json::json;
+
+use crate::error::Fail;
+use crate::mounts::{self, Class};
+use crate::outcome::Outcome;
+use crate::permit::Permitted;
+use crate::pipeline::{Ctx, only};
+use crate::request::Operation;
+use crate::{events, lease};
+
+/// Paths that are questions although they come as writes.
+pub(crate) fn only_asks(rest: &str) -> bool {
+    matches!(rest, "capabilities" | "capabilities-self" | "capabilities-accessor" | "leases/lookup")
+        || rest.starts_with("leases/lookup/")
+}
+
+/// Handles `sys/<rest>`.
+pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> Result<Outcome, Fail> {
+    let (first, below) = rest.split_once('/').unwrap_or((rest, ""));
+    match first {
+        "mounts" => mounts::handle(ctx, Class::Secret, below).await,
+        "auth" => mounts::handle(ctx, Class::Auth, below).await,
+        "policies" if below == "acl" || below.starts_with("acl/") => {
+            policies::handle(ctx, below.strip_prefix("acl/").unwrap_or(""), "policy").await
+        }
+        "policy" => policies::handle(ctx, below, "rules").await,
+        "leases" => lease::handle(ctx, permitted, below).await,
+        "renew" | "revoke" | "revoke-prefix" => lease::handle(ctx, permitted, rest).await,
+        "capabilities" | "capabilities-self" | "capabilities-accessor" => {
+            capabilities::handle(ctx, permitted, first).await
+        }
+        "internal" => {
+            only(&ctx.request, &[Operation::Read])?;
+            match below.strip_prefix("ui/mounts") {
+                Some(path) if path.is_empty() || path.starts_with('/') => {
+                    mounts::preflight(ctx, permitted, path)
+                }
+                _ => Err(Fail::NoRoute(ctx.request.path.clone())),
+            }
+        }
+        "audit" => audit::handle(ctx, below).await,
+        "metrics" => {
+            only(&ctx.request, &[Operation::Read])?;
+            let text = ctx.open.around.metrics.render().map_err(|_| Fail::Internal("metrics"))?;
+            Ok(Outcome::text("text/plain; version=0.0.4", text))
+        }
+        "seal" => seal(ctx),
+        "events" => {
+            // The stream itself does not come through here; what does is the decision about it.
+            only(&ctx.request, &[Operation::Read])?;
+            let pattern = below.strip_prefix("subscribe/").filter(|p| !p.is_empty());
+            let pattern = pattern.ok_or_else(|| Fail::NoRoute(ctx.request.path.clone()))?;
+            events::check_pattern(pattern)?;
+            Ok(Outcome::data(json!({ "subscribed": pattern })))
+        }
+        _ => Err(Fail::NoRoute(ctx.request.path.clone())),
+    }
+}
+
+/// `sys/seal` is carried out by the door once this request is recorded; see [`crate::Vault::handle`].
+fn seal(ctx: &Ctx) -> Result<Outcome, Fail> {
+    only(&ctx.request, &[Operation::Update])?;
+    Ok(Outcome::empty().sealing())
+}

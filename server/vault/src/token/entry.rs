@@ -1,0 +1,94 @@
+//! What is stored of a token, and the arithmetic of its life. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use coffer_barrier::MountId;
+use coffer_core::policy::PolicyName;
+use coffer_core::time::Timestamp;
+use coffer_core::token::{Accessor, TokenHash};
+use serde::{Deserialize, Serialize};
+
+/// The deepest a tree of tokens may grow: every use looks at all ancestors.
+pub(crate) const ANCESTORS_MAX: usize = 16;
+/// How long the tombstone of a token without expiry is kept.
+const TOMBSTONE_DEFAULT: Duration = Duration::from_secs(32 * 24 * 3600);
+
+/// A token as stored. Knows only the hash of the secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct TokenEntry {
+    pub(crate) hash: TokenHash,
+    pub(crate) accessor: Accessor,
+    /// Parent, its parent and so on. Any of them dead means dead.
+    pub(crate) ancestors: Vec<TokenHash>,
+    pub(crate) policies: Vec<PolicyName>,
+    /// The policy that limits what the token's own policies give; inherited by all descendants.
+    pub(crate) boundary: Option<PolicyName>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) display_name: String,
+    /// The path it was created through.
+    pub(crate) path: String,
+    /// The auth mount that issued it, and the pod that logged in there.
+    pub(crate) mount: Option<MountId>,
+    pub(crate) pod: Option<String>,
+    pub(crate) created: Timestamp,
+    /// The life given at creation or at the last renewal.
+    pub(crate) ttl: Duration,
+    /// None: lives until revoked.
+    pub(crate) expires: Option<Timestamp>,
+    /// The latest `expires` may ever become.
+    pub(crate) max_expires: Option<Timestamp>,
+    /// What the creator asked for as a limit; only shown.
+    pub(crate) explicit_max_ttl: Duration,
+    /// Not zero: each renewal gives this again, without a maximum.
+    pub(crate) period: Duration,
+    pub(crate) renewable: bool,
+    /// Uses left, if they are counted.
+    pub(crate) uses_left: Option<u64>,
+    pub(crate) revoked: Option<Timestamp>,
+}
+
+impl TokenEntry {
+    /// Whether it may be used now, its ancestors aside.
+    pub(crate) fn alive(&self, now: Timestamp) -> bool {
+        self.revoked.is_none()
+            && self.expires.is_none_or(|end| now < end)
+            && self.uses_left.is_none_or(|left| left > 0)
+    }
+
+    /// Whether it has the root policy.
+    pub(crate) fn is_root(&self) -> bool {
+        self.policies.iter().any(PolicyName::is_root)
+    }
+
+    /// Seconds left; zero for a token without end.
+    pub(crate) fn ttl_left(&self, now: Timestamp) -> u64 {
+        self.expires.map_or(0, |end| end.saturating_sub(now).as_secs())
+    }
+
+    /// When the sweeper has to look at it.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        match self.revoked {
+            None => self.expires,
+            Some(at) => Some(self.tombstone_until(at)),
+        }
+    }
+
+    /// Until when a revoked token stays as a tombstone: no copy of it can be alive after that.
+    fn tombstone_until(&self, revoked: Timestamp) -> Timestamp {
+        let end = self.max_expires.or(self.expires);
+        end.unwrap_or_else(|| revoked.plus(TOMBSTONE_DEFAULT)).max(revoked)
+    }
+
+    /// The end that a renewal at `now` gives: what is asked for (or the ttl as before), never beyond the maximum.
+    pub(crate) fn renewed_until(&self, increment: Option<Duration>, now: Timestamp) -> Option<Timestamp> {
+        self.expires?;
+        let life = if self.period.is_zero() {
+            increment.filter(|i| !i.is_zero()).unwrap_or(self.ttl)
+        } else {
+            self.period
+        };
+        let end = now.plus(life);
+        Some(self.max_expires.map_or(end, |max| end.min(max)))
+    }
+}

@@ -1,0 +1,298 @@
+//! Tokens: who is asking, whether he is alive, and the end of him.
+//!
+//! Stores hashes only. What a token's end does to its leases is told in `crate::revoke`.
+
+mod cache;
+mod entry;
+mod ops;
+
+use std::sync::Arc;
+
+use coffer_barrier::{Barrier, MountId, Read, Writer};
+use coffer_core::policy::Acl;
+use coffer_core::time::Timestamp;
+use coffer_core::token::{Accessor, HmacKey, Token, TokenHash};
+use tokio::sync::watch;
+
+pub(crate) use entry::{ANCESTORS_MAX, TokenEntry};
+pub(crate) use ops::handle;
+
+use self::cache::TokenCache;
+use crate::codec::{self, transact};
+use crate::error::Fail;
+use crate::outage::Outage;
+use crate::policy::Policies;
+use crate::rows;
+
+/// A token that was alive when it was read, with everything that authorising needs.
+pub(crate) struct LiveToken {
+    pub(crate) entry: TokenEntry,
+    pub(crate) acl: Acl,
+    /// The earliest end among itself and its ancestors.
+    ends: Option<Timestamp>,
+}
+
+impl LiveToken {
+    /// Whether it is still within its time.
+    fn in_time(&self, now: Timestamp) -> bool {
+        self.ends.is_none_or(|end| now < end)
+    }
+
+    /// Whether `hash` is this token or one it descends from.
+    fn descends_from(&self, hash: &TokenHash) -> bool {
+        self.entry.hash == *hash || self.entry.ancestors.contains(hash)
+    }
+}
+
+/// The tokens.
+pub(crate) struct Tokens {
+    barrier: Arc<Barrier>,
+    key: HmacKey,
+    cache: TokenCache,
+    outage: Option<Outage>,
+    /// Told whenever something that was allowed may no longer be: streams decide anew.
+    changes: watch::Sender<u64>,
+}
+
+impl Tokens {
+    pub(crate) fn new(barrier: Arc<Barrier>, key: HmacKey, outage: Option<Outage>) -> Self {
+        Self { barrier, key, cache: TokenCache::new(), outage, changes: watch::Sender::new(0) }
+    }
+
+    /// What the store knows a token by.
+    pub(crate) fn hash(&self, token: &Token) -> TokenHash {
+        token.hash(&self.key)
+    }
+
+    /// Rises with everything that can take a permission away.
+    pub(crate) fn generation(&self) -> u64 {
+        self.cache.generation()
+    }
+
+    /// To be told when the generation rises.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The token, if it and all its ancestors are alive. May be answered from memory.
+    pub(crate) async fn live(
+        &self,
+        policies: &Policies,
+        hash: &TokenHash,
+        now: Timestamp,
+    ) -> Result<Option<Arc<LiveToken>>, Fail> {
+        if let Some(token) = self.cache.get(hash, now) {
+            return Ok(token.in_time(now).then_some(token));
+        }
+        let generation = self.cache.generation();
+        let reader = self.barrier.reader().await?;
+        let Some((entry, ends)) = self.read_alive(&reader, hash, now).await? else { return Ok(None) };
+        let acl = policies.acl(&entry.policies, entry.boundary.as_ref(), &entry.metadata).await?;
+        let counted = entry.uses_left.is_some();
+        let token = Arc::new(LiveToken { entry, acl, ends });
+        if !counted {
+            self.cache.fill(generation, now, &token);
+        }
+        Ok(Some(token))
+    }
+
+    /// The entry and the earliest end in its line, if all of the line is alive in this reader's snapshot.
+    async fn read_alive(
+        &self,
+        reader: &dyn Read,
+        hash: &TokenHash,
+        now: Timestamp,
+    ) -> Result<Option<(TokenEntry, Option<Timestamp>)>, Fail> {
+        let Some(mut entry) = codec::get::<TokenEntry>(reader, &rows::token(hash)).await? else {
+            return Ok(None);
+        };
+        self.with_grace(&mut entry);
+        if !entry.alive(now) {
+            return Ok(None);
+        }
+        let mut ends = entry.expires;
+        for ancestor in &entry.ancestors {
+            let Some(mut above) = codec::get::<TokenEntry>(reader, &rows::token(ancestor)).await? else {
+                return Ok(None);
+            };
+            self.with_grace(&mut above);
+            if !above.alive(now) {
+                return Ok(None);
+            }
+            ends = match (ends, above.expires) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        Ok(Some((entry, ends)))
+    }
+
+    /// Nothing expires while no server is unsealed: what was alive when the outage began gets time to renew.
+    pub(crate) fn with_grace(&self, entry: &mut TokenEntry) {
+        if let (Some(outage), Some(expires)) = (&self.outage, entry.expires) {
+            entry.expires = Some(outage.extend(expires, entry.ttl, entry.max_expires));
+        }
+    }
+
+    /// Within a transaction: the token and its ancestors are alive, and the commit fails if that changes (R9).
+    pub(crate) async fn guard_alive(
+        &self,
+        writer: &mut Writer,
+        hash: &TokenHash,
+        now: Timestamp,
+    ) -> Result<TokenEntry, Fail> {
+        let Some((entry, _)) = self.read_alive(&*writer, hash, now).await? else {
+            return Err(Fail::BadToken);
+        };
+        writer.guard(&rows::token(hash))?;
+        for ancestor in &entry.ancestors {
+            writer.guard(&rows::token(ancestor))?;
+        }
+        Ok(entry)
+    }
+
+    /// Within a transaction: writes a new token and everything it is found by.
+    pub(crate) async fn insert_in(writer: &mut Writer, entry: &TokenEntry) -> Result<(), Fail> {
+        codec::put(writer, &rows::token(&entry.hash), entry).await?;
+        codec::put(writer, &rows::accessor(&entry.accessor), &entry.hash).await?;
+        if let Some(due) = entry.due() {
+            codec::put(writer, &rows::token_due(due, &entry.hash), &entry.hash).await?;
+        }
+        if let Some(parent) = entry.ancestors.first() {
+            codec::put(writer, &rows::child(parent, entry.created, &entry.hash), &entry.hash).await?;
+        }
+        if let Some(mount) = entry.mount {
+            let issued = IssuedToken::of(entry);
+            let key = rows::issued_token(mount, entry.created, &entry.hash);
+            codec::put(writer, &key, &issued).await?;
+            if let Some(uid) = &entry.pod {
+                let key = rows::pod_token(mount, uid, entry.created, &entry.hash);
+                codec::put(writer, &key, &issued).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Within a transaction: replaces a living entry, moving it in the order of expiry.
+    pub(crate) async fn update_in(
+        writer: &mut Writer,
+        old: &TokenEntry,
+        new: &TokenEntry,
+    ) -> Result<(), Fail> {
+        codec::put(writer, &rows::token(&new.hash), new).await?;
+        if old.due() != new.due() {
+            if let Some(due) = old.due() {
+                writer.delete(&rows::token_due(due, &old.hash)).await?;
+            }
+            if let Some(due) = new.due() {
+                codec::put(writer, &rows::token_due(due, &new.hash), &new.hash).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills one token: when this returns, its end is durable, nothing in memory vouches for it or its
+    /// descendants, and a `dying` row keeps what is still to be done. False if it was dead already; that is
+    /// known from a snapshot as fresh as the commit would have been.
+    pub(crate) async fn kill(&self, hash: &TokenHash, now: Timestamp) -> Result<bool, Fail> {
+        let killed = transact!(self.barrier, |w| Self::kill_in(w, hash, now).await?);
+        self.forget(hash);
+        killed
+    }
+
+    async fn kill_in(writer: &mut Writer, hash: &TokenHash, now: Timestamp) -> Result<bool, Fail> {
+        let Some(old) = codec::get::<TokenEntry>(&*writer, &rows::token(hash)).await? else {
+            return Ok(false);
+        };
+        if old.revoked.is_some() {
+            return Ok(false);
+        }
+        let dead = TokenEntry { revoked: Some(now), ..old.clone() };
+        Self::update_in(writer, &old, &dead).await?;
+        writer.delete(&rows::accessor(&old.accessor)).await?;
+        if let Some(parent) = old.ancestors.first() {
+            writer.delete(&rows::child(parent, old.created, hash)).await?;
+        }
+        if let Some(mount) = old.mount {
+            writer.delete(&rows::issued_token(mount, old.created, hash)).await?;
+            if let Some(uid) = &old.pod {
+                writer.delete(&rows::pod_token(mount, uid, old.created, hash)).await?;
+            }
+        }
+        codec::put(writer, &rows::dying(now, hash), &Dying { hash: *hash, since: now }).await?;
+        Ok(true)
+    }
+
+    /// Nothing in memory vouches for this token or its descendants any more.
+    pub(crate) fn forget(&self, hash: &TokenHash) {
+        self.cache.drop_where(|token| token.descends_from(hash));
+        self.announce();
+    }
+
+    /// Nothing in memory vouches for what this auth mount issued, or for what this pod got there.
+    pub(crate) fn forget_issued(&self, mount: MountId, pod: Option<&str>) {
+        self.cache.drop_where(|token| {
+            let entry = &token.entry;
+            entry.mount == Some(mount) && pod.is_none_or(|uid| entry.pod.as_deref() == Some(uid))
+        });
+        self.announce();
+    }
+
+    /// Nothing in memory vouches for anybody any more: a policy or a mount changed.
+    pub(crate) fn forget_all(&self) {
+        self.cache.drop_where(|_| true);
+        self.announce();
+    }
+
+    fn announce(&self) {
+        self.changes.send_replace(self.cache.generation());
+    }
+
+    /// The token an accessor names.
+    pub(crate) async fn by_accessor(&self, text: &str) -> Result<Option<TokenHash>, Fail> {
+        let Ok(accessor) = Accessor::parse(text) else { return Ok(None) };
+        let reader = self.barrier.reader().await?;
+        codec::get(&reader, &rows::accessor(&accessor)).await
+    }
+
+    /// Takes one use from a token whose uses are counted. Fails if none is left.
+    pub(crate) async fn spend_use(&self, hash: &TokenHash, now: Timestamp) -> Result<(), Fail> {
+        transact!(self.barrier, |w| {
+            self.guard_alive(w, hash, now).await?;
+            let Some(mut entry) = codec::get::<TokenEntry>(&*w, &rows::token(hash)).await? else {
+                return Err(Fail::BadToken);
+            };
+            let Some(left) = entry.uses_left else { return Ok(()) };
+            entry.uses_left = Some(left.saturating_sub(1));
+            codec::put(w, &rows::token(hash), &entry).await?;
+        })
+    }
+}
+
+/// A revoked token whose children and leases are still to be dealt with.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Dying {
+    pub(crate) hash: TokenHash,
+    pub(crate) since: Timestamp,
+}
+
+/// What the list of an auth mount's tokens says of each.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct IssuedToken {
+    pub(crate) hash: TokenHash,
+    pub(crate) pod_uid: Option<String>,
+    pub(crate) pod_name: String,
+    pub(crate) namespace: String,
+}
+
+impl IssuedToken {
+    fn of(entry: &TokenEntry) -> Self {
+        let named = |key: &str| entry.metadata.get(key).cloned().unwrap_or_default();
+        Self {
+            hash: entry.hash,
+            pod_uid: entry.pod.clone(),
+            pod_name: named("pod_name"),
+            namespace: named("service_account_namespace"),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The vault as its users hold it: one object, a handful of verbs.
+//!
+//! Every request runs in a task of its own, so that a client who hangs up cannot stop an effect half way.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use coffer_barrier::Barrier;
+use coffer_core::secret::SecretString;
+use coffer_core::token::Token;
+use coffer_engines::{DatabaseEngine, Engine, KvEngine};
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::{AuditLog, Audited};
+use crate::background;
+use crate::codec::transact;
+use crate::deps::Deps;
+use crate::door::Door;
+use crate::error::{Fail, VaultError};
+use crate::events::{self, EventStream, Events, Subscription};
+use crate::metrics::Metrics;
+use crate::mounts::{Class, MountTable, blank};
+use crate::open::{Open, Surroundings};
+use crate::pipeline;
+use crate::request::{Refusal, Reply, Request, StatusRequest};
+use crate::status;
+use crate::sweep;
+
+/// The secrets engines of this version.
+pub fn standard_engines() -> Vec<Arc<dyn Engine>> {
+    // One process, one term of office: a random name is enough to tell its sessions from a predecessor's.
+    let incarnation = hex::encode(rand::random::<[u8; 8]>());
+    vec![Arc::new(KvEngine::new()), Arc::new(DatabaseEngine::new(&incarnation, 1))]
+}
+
+/// The vault.
+pub struct Vault {
+    around: Arc<Surroundings>,
+    door: Arc<Door>,
+}
+
+/// What [`Vault::dev_init`] gives to the developer.
+#[derive(Debug)]
+pub struct DevInit {
+    /// May do everything.
+    pub root_token: Token,
+    /// The only share.
+    pub unseal_key: SecretString,
+}
+
+impl Vault {
+    /// A sealed vault over a store. Opens the audit log; fails when it cannot.
+    pub fn new(deps: Deps) -> Result<Arc<Self>, VaultError> {
+        let Deps { store, clock, keys, engines, audit_dir, ca_bundle, config } = deps;
+        let audit = AuditLog::open(&audit_dir)?;
+        let metrics = Metrics::new().map_err(|error| VaultError::Refused(error.to_string()))?;
+        let engines: HashMap<_, _> = engines.into_iter().map(|engine| (engine.kind(), engine)).collect();
+        let around = Arc::new(Surroundings {
+            barrier: Arc::new(Barrier::new(store)),
+            clock,
+            events: Events::new(&config.node_name),
+            config,
+            engines,
+            keys,
+            audit,
+            metrics,
+            ca_bundle,
+        });
+        let door = Arc::new(Door::new(Arc::clone(&around)));
+        Ok(Arc::new(Self { around, door }))
+    }
+
+    /// Handles a request: everything but the closed list of [`Vault::status`].
+    pub async fn handle(&self, request: Request) -> Audited<Reply> {
+        let (around, door) = (Arc::clone(&self.around), Arc::clone(&self.door));
+        let lost = pipeline::lost_record(&request);
+        let task = tokio::spawn(async move {
+            let ended = pipeline::run(around, door.open(), request).await;
+            if ended.seal {
+                door.seal();
+            }
+            ended.reply
+        });
+        match task.await {
+            Ok(reply) => reply,
+            // A bug: answered and recorded as such, and nobody else is harmed.
+            Err(_) => self.around.audit.conclude(&lost, Fail::Internal("request").reply()).reply,
+        }
+    }
+
+    /// Answers and records a request that the transport could not even parse.
+    pub async fn refuse(&self, refusal: Refusal) -> Audited<Reply> {
+        pipeline::refused(&self.around, refusal)
+    }
+
+    /// Answers one of the closed list of requests that work in every state. Initialisation and unsealing are
+    /// recorded, too.
+    pub async fn status(&self, id: &str, client_ip: IpAddr, request: StatusRequest) -> Reply {
+        status::answer(&self.around, &self.door, id, client_ip, request).await
+    }
+
+    /// Subscribes to events whose type matches `pattern`. The request is the one to `sys/events/subscribe/<pattern>`;
+    /// it is permitted and recorded like any other. The stream ends when the permission does.
+    pub async fn subscribe(
+        &self,
+        request: Request,
+        pattern: &str,
+        after: Option<String>,
+    ) -> Result<EventStream, Audited<Reply>> {
+        // Chosen before the decision: nothing that happens in between is missed.
+        let start = self.around.events.start(after.as_deref());
+        let path = request.path.clone();
+        let door = self.door.open();
+        let hash = door.as_ref().zip(request.token.as_ref()).map(|(open, token)| open.tokens.hash(token));
+        let reply = self.handle(request).await;
+        match (door, hash) {
+            (Some(open), Some(hash)) if reply.get().status == 200 => {
+                let subscription = Subscription { hash, path, pattern: pattern.to_owned(), start };
+                Ok(events::subscribe(&open, subscription))
+            }
+            _ => Err(reply),
+        }
+    }
+
+    /// Sweeping, flushing, anchoring, until `shutdown`; then a last anchor. To be run once.
+    pub async fn run_background(self: Arc<Self>, shutdown: CancellationToken) {
+        background::run(Arc::clone(&self.around), Arc::clone(&self.door), shutdown).await;
+    }
+
+    /// Sweeps once, now: what the background does every second. For whoever moves the clock himself.
+    pub async fn sweep(&self) -> Result<(), VaultError> {
+        match self.door.open() {
+            Some(open) => Ok(sweep::sweep(&open).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Anchors the head of the audit log, now, and brings the log to the disk.
+    pub async fn anchor(&self) -> Result<(), VaultError> {
+        if let Some(open) = self.door.open() {
+            background::anchor(&open).await?;
+        }
+        self.around.audit.flush()?;
+        Ok(())
+    }
+
+    /// For `--dev`: initialises with one share, unseals, mounts `secret/` and gives everything away.
+    pub async fn dev_init(&self) -> Result<DevInit, VaultError> {
+        let made = self.door.initialize(1, 1).await?;
+        let share = made.shares.first().ok_or(Fail::Internal("no share"))?;
+        let unseal_key = SecretString::copy_of(&share.to_hex());
+        self.door.unseal(Some(SecretString::copy_of(&share.to_hex())), false).await?;
+        let open = self.door.open().ok_or(Fail::Sealed)?;
+        mount_kv(&open).await?;
+        Ok(DevInit { root_token: made.root, unseal_key })
+    }
+}
+
+async fn mount_kv(open: &Open) -> Result<(), Fail> {
+    let mut mount = blank(Class::Secret, "secret", "kv", open.now());
+    mount.options.insert("version".into(), "2".into());
+    transact!(open.barrier, |w| {
+        open.barrier.create_kek(w, mount.id).await?;
+        MountTable::put_in(w, &mount).await?;
+    })?;
+    open.mounts.reload().await
+}

@@ -1,0 +1,124 @@
+//! A database that is a set of accounts, and can be told to fail or to wait.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coffer_core::secret::SecretBytes;
+use coffer_core::time::Timestamp;
+use coffer_engines::{
+    Effect, Engine, EngineError, EngineReply, EngineRequest, Issue, Op, ReadView, WriteView,
+};
+use serde_json::{Map, json};
+use tokio::sync::Notify;
+
+/// A text that must never be seen outside of the vault's replies.
+pub const CANARY: &str = "canary-7f3a-password";
+
+#[derive(Default)]
+pub struct SimDatabase {
+    accounts: Mutex<BTreeSet<String>>,
+    created: AtomicU64,
+    pub refuse_revoke: AtomicBool,
+    pub refuse_create: AtomicBool,
+    /// While set, creations wait before they take effect.
+    pub hold_create: AtomicBool,
+    pub waiting: AtomicUsize,
+    pub arrived: Notify,
+    pub go: Notify,
+    /// While set, a creation never comes back: the process dies with it.
+    pub lose_create: AtomicBool,
+}
+
+impl SimDatabase {
+    pub fn accounts(&self) -> BTreeSet<String> {
+        self.accounts.lock().unwrap().clone()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.accounts.lock().unwrap().contains(name)
+    }
+}
+
+fn name_in(payload: &SecretBytes) -> String {
+    let value: serde_json::Value = serde_json::from_slice(payload.expose()).unwrap();
+    value["name"].as_str().unwrap().to_owned()
+}
+
+fn down() -> EngineError {
+    EngineError::Target { target: "config/sim".into(), retriable: true, message: "down".into() }
+}
+
+#[async_trait]
+impl Engine for SimDatabase {
+    fn kind(&self) -> &'static str {
+        "database"
+    }
+
+    async fn exists(&self, _view: &ReadView<'_>, _path: &str) -> Result<bool, EngineError> {
+        Ok(false)
+    }
+
+    async fn read(&self, _view: &ReadView<'_>, req: &EngineRequest<'_>) -> Result<EngineReply, EngineError> {
+        if req.op != Op::Read || !req.path.starts_with("creds/") {
+            return Ok(EngineReply::NotFound);
+        }
+        let name = format!("v-{}", self.created.fetch_add(1, Ordering::SeqCst));
+        let mut data = Map::new();
+        data.insert("username".into(), name.clone().into());
+        data.insert("password".into(), CANARY.into());
+        let payload = json!({"name": name, "password": CANARY}).to_string();
+        Ok(EngineReply::Issue(Issue {
+            payload: SecretBytes::new(payload.into_bytes()),
+            data,
+            ttl: Duration::from_secs(3600),
+            max_ttl: Duration::from_secs(4 * 3600),
+            renewable: true,
+            target: "config/sim".into(),
+        }))
+    }
+
+    async fn write(
+        &self,
+        _view: &mut WriteView<'_>,
+        _req: &EngineRequest<'_>,
+    ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+        Ok((EngineReply::Empty, Vec::new()))
+    }
+
+    async fn create(&self, _view: &ReadView<'_>, payload: &SecretBytes) -> Result<(), EngineError> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.arrived.notify_one();
+        if self.lose_create.load(Ordering::SeqCst) {
+            self.accounts.lock().unwrap().insert(name_in(payload));
+            std::future::pending::<()>().await;
+        }
+        if self.hold_create.load(Ordering::SeqCst) {
+            self.go.notified().await;
+        }
+        if self.refuse_create.load(Ordering::SeqCst) {
+            return Err(down());
+        }
+        self.accounts.lock().unwrap().insert(name_in(payload));
+        Ok(())
+    }
+
+    async fn renew(
+        &self,
+        _view: &ReadView<'_>,
+        payload: &SecretBytes,
+        _expires: Timestamp,
+    ) -> Result<(), EngineError> {
+        if self.has(&name_in(payload)) { Ok(()) } else { Err(EngineError::NotFound) }
+    }
+
+    async fn revoke(&self, _view: &ReadView<'_>, payload: &SecretBytes) -> Result<(), EngineError> {
+        if self.refuse_revoke.load(Ordering::SeqCst) {
+            return Err(down());
+        }
+        self.accounts.lock().unwrap().remove(&name_in(payload));
+        Ok(())
+    }
+}
