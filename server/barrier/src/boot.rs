@@ -56,8 +56,8 @@ impl SealConfig {
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, BarrierError> {
-        let config: Self =
-            serde_json::from_slice(bytes).map_err(|_| BarrierError::Tampered { what: "seal configuration" })?;
+        let config: Self = serde_json::from_slice(bytes)
+            .map_err(|_| BarrierError::Tampered { what: "seal configuration" })?;
         if config.format == FORMAT && config.kind == "shamir" {
             Ok(config)
         } else {

@@ -117,8 +117,15 @@ pub struct RowKey {
 
 #[derive(Clone, PartialEq, Eq)]
 enum Place {
-    Path { path: String, suffix: Vec<u8> },
-    Ordered { family: String, order: u64, id: Vec<u8> },
+    Path {
+        path: String,
+        suffix: Vec<u8>,
+    },
+    Ordered {
+        family: String,
+        order: u64,
+        id: Vec<u8>,
+    },
     /// A row found by a range: the key as stored.
     Stored(Vec<u8>),
 }

@@ -170,7 +170,8 @@ impl Keys {
     ) -> Result<(u32, Arc<Key>), BarrierError> {
         self.check()?;
         let newest = |id: &&KeyId| id.mount == mount && id.purpose == Purpose::Kek;
-        if let Some(id) = self.held().keys().filter(newest).max().copied() {
+        let held = self.held().keys().filter(newest).max().copied();
+        if let Some(id) = held {
             return Ok((id.generation, self.find(snapshot, id).await?));
         }
         let record = KeyringRecord::load(snapshot).await?;

@@ -61,7 +61,8 @@ impl MemoryStore {
     #[must_use]
     pub fn dump(&self) -> Vec<Row> {
         let state = lock(&self.state);
-        let latest = |history: &History| history.last().and_then(|(_, value)| value.as_deref().map(<[u8]>::to_vec));
+        let latest =
+            |history: &History| history.last().and_then(|(_, value)| value.as_deref().map(<[u8]>::to_vec));
         state.rows.iter().filter_map(|(key, history)| Some((key.clone(), latest(history)?))).collect()
     }
 
@@ -117,7 +118,10 @@ impl Base for MemoryBase {
     fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<Row>, StoreError> {
         let state = lock(&self.state);
         let rows = state.rows.range(range.start.clone()..).take_while(|(key, _)| range.contains(key));
-        Ok(rows.filter_map(|(key, history)| Some((key.clone(), self.visible(history)?))).take(limit).collect())
+        Ok(rows
+            .filter_map(|(key, history)| Some((key.clone(), self.visible(history)?)))
+            .take(limit)
+            .collect())
     }
 }
 

@@ -1,0 +1,199 @@
+//! The one thread that writes: takes what many writers want to commit, validates each against what was committed
+//! since its snapshot, and makes one durable commit of all that pass.
+//!
+//! It never answers "failed" when it does not know. After an IO error it opens the file anew and looks: a commit that
+//! is not there was not applied, one that is there after an error is reported as unknown.
+
+use std::sync::Arc;
+
+use coffer_barrier::store::StoreError;
+use redb::{Database, ReadableDatabase, WriteTransaction};
+use tokio::sync::{mpsc, oneshot};
+
+use super::recent::Recent;
+use super::{META, ROWS, Shared, VERSION};
+use crate::overlay::Changes;
+
+/// The most transactions in one commit.
+pub(crate) const BATCH_MAX: usize = 128;
+/// The most bytes in one commit, but for its last transaction.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Room that must be left on the disk before a commit, beside four times what it writes: redb copies the pages on the
+/// way to each row.
+const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A transaction on its way to the committer.
+pub(crate) struct Request {
+    pub(crate) snapshot: u64,
+    pub(crate) changes: Changes,
+    pub(crate) reply: oneshot::Sender<Result<u64, StoreError>>,
+}
+
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    recent: Recent,
+    /// The last version known committed.
+    version: u64,
+    /// A sync failed: nothing is written any more until the process starts again.
+    poisoned: bool,
+}
+
+impl Committer {
+    pub(crate) fn new(shared: Arc<Shared>, version: u64) -> Self {
+        Self { shared, recent: Recent::default(), version, poisoned: false }
+    }
+
+    /// Works until nobody can send any more, then closes the file.
+    pub(crate) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(first) = requests.blocking_recv() {
+            let mut bytes = first.changes.bytes();
+            let mut batch = vec![first];
+            while batch.len() < BATCH_MAX
+                && bytes < BATCH_BYTES_MAX
+                && let Ok(next) = requests.try_recv()
+            {
+                bytes += next.changes.bytes();
+                batch.push(next);
+            }
+            self.process(batch, bytes);
+        }
+        drop(self.shared.take_database());
+    }
+
+    fn process(&mut self, batch: Vec<Request>, bytes: usize) {
+        self.recent.prune(self.shared.oldest_live(self.version));
+        let mut accepted = Vec::with_capacity(batch.len());
+        let mut version = self.version;
+        for request in batch {
+            let Request { snapshot, changes, reply } = request;
+            let conflict = !self.recent.covers(snapshot)
+                || changes.conflicts(snapshot, |key| self.recent.last_change(key));
+            if conflict {
+                answer(reply, Err(StoreError::Conflict));
+                continue;
+            }
+            if !changes.writes.is_empty() {
+                version += 1;
+                for key in changes.writes.keys() {
+                    self.recent.record(key.clone(), version);
+                }
+            }
+            accepted.push((changes, version, reply));
+        }
+        // When this fails, the changes stay in `recent`: that can only make somebody run again for nothing.
+        let outcome = if version == self.version { Ok(()) } else { self.apply(&accepted, version, bytes) };
+        if outcome.is_ok() {
+            self.version = version;
+        }
+        for (_, version, reply) in accepted {
+            answer(reply, outcome.as_ref().map(|()| version).map_err(copy));
+        }
+    }
+
+    fn apply(
+        &mut self,
+        accepted: &[(Changes, u64, oneshot::Sender<Result<u64, StoreError>>)],
+        version: u64,
+        bytes: usize,
+    ) -> Result<(), StoreError> {
+        if self.poisoned {
+            return Err(StoreError::Unavailable("a sync of the store failed; restart to write again".into()));
+        }
+        if self.shared.is_closed() {
+            // An earlier attempt to open the file again failed.
+            self.version = self.shared.reopen()?;
+            return Err(StoreError::Unavailable("the store was just opened again".into()));
+        }
+        let needed = RESERVE_BYTES.saturating_add((bytes as u64).saturating_mul(4));
+        if self.shared.free_bytes().is_some_and(|free| free < needed) {
+            return Err(StoreError::Full("no room for a commit on the store's disk".into()));
+        }
+        let changes = accepted.iter().map(|(changes, ..)| changes);
+        match self.shared.with_database(|database| write(database, changes, version)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(self.recover(&error, version)),
+            None => Err(StoreError::Unavailable("the store is closed".into())),
+        }
+    }
+
+    /// After an error: opens the file anew and finds out whether the batch up to `version` is in it.
+    fn recover(&mut self, error: &redb::Error, version: u64) -> StoreError {
+        let full = self.shared.health().full();
+        self.poisoned = self.shared.health().sync_failed();
+        tracing::error!(error = %error, full, sync_failed = self.poisoned, "a commit of the embedded store failed");
+        let found = self.shared.reopen();
+        match found {
+            Ok(found) if found < version => {
+                self.version = found;
+                if full {
+                    StoreError::Full("the store's disk is full".into())
+                } else if self.poisoned {
+                    // Not in the file as it reads now; what the disk has nobody knows.
+                    StoreError::OutcomeUnknown
+                } else {
+                    StoreError::Unavailable(error.to_string())
+                }
+            }
+            Ok(found) => {
+                self.version = found;
+                StoreError::OutcomeUnknown
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "the embedded store could not be opened again");
+                StoreError::OutcomeUnknown
+            }
+        }
+    }
+}
+
+fn write<'a>(
+    database: &Database,
+    accepted: impl Iterator<Item = &'a Changes>,
+    version: u64,
+) -> Result<(), redb::Error> {
+    let txn = database.begin_write()?;
+    put_all(&txn, accepted, version)?;
+    txn.commit()?;
+    Ok(())
+}
+
+fn put_all<'a>(
+    txn: &WriteTransaction,
+    accepted: impl Iterator<Item = &'a Changes>,
+    version: u64,
+) -> Result<(), redb::Error> {
+    let mut rows = txn.open_table(ROWS)?;
+    for changes in accepted {
+        for (key, value) in &changes.writes {
+            match value {
+                Some(value) => drop(rows.insert(key.as_slice(), value.as_slice())?),
+                None => drop(rows.remove(key.as_slice())?),
+            }
+        }
+    }
+    txn.open_table(META)?.insert(VERSION, version)?;
+    Ok(())
+}
+
+/// The version that the file holds.
+pub(crate) fn stored_version(database: &Database) -> Result<u64, redb::Error> {
+    let txn = database.begin_read()?;
+    Ok(txn.open_table(META)?.get(VERSION)?.map_or(0, |v| v.value()))
+}
+
+fn answer(reply: oneshot::Sender<Result<u64, StoreError>>, result: Result<u64, StoreError>) {
+    // Nobody waits any more: the writer was cancelled, which leaves it with an unknown outcome.
+    let _ = reply.send(result);
+}
+
+/// One error for every transaction of a batch.
+fn copy(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Conflict => StoreError::Conflict,
+        StoreError::OutcomeUnknown => StoreError::OutcomeUnknown,
+        StoreError::Unavailable(m) => StoreError::Unavailable(m.clone()),
+        StoreError::Full(m) => StoreError::Full(m.clone()),
+        StoreError::Limit(m) => StoreError::Limit(m),
+        StoreError::Corrupt(m) => StoreError::Corrupt(m.clone()),
+    }
+}

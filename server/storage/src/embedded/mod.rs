@@ -1,0 +1,375 @@
+//! The default store: one node, one directory, durable on commit.
+//!
+//! redb keeps the rows. Reads are snapshots that never wait for writers; all writes go through one committer thread,
+//! which puts many writers into one synced commit. Two processes cannot have the directory at once.
+
+mod backend;
+mod committer;
+mod recent;
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use coffer_barrier::store::{KeyRange, Row, Snapshot, Store, StoreError, Txn};
+use redb::backends::FileBackend;
+use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition};
+use tokio::sync::{mpsc, oneshot};
+
+use self::backend::{Health, Watched};
+use self::committer::{BATCH_MAX, Committer, Request, stored_version};
+use crate::overlay::{Base, Changes, Local};
+
+/// The rows.
+const ROWS: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("rows");
+/// Facts about the file.
+const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
+const VERSION: &str = "version";
+const FORMAT: &str = "format";
+/// The format this code reads and writes.
+const FORMAT_NOW: u64 = 1;
+/// Name of the data file in the directory.
+pub const DATA_FILE: &str = "coffer.redb";
+/// Name of the lock file in the directory.
+pub const LOCK_FILE: &str = "LOCK";
+/// Memory for pages, unless told otherwise.
+pub const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Opens the place where the bytes are; called again after an IO error.
+pub type OpenBackend = Box<dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
+/// How many bytes are left on the disk; `None` if nobody knows.
+pub type FreeBytes = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
+/// A store in one directory.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    /// Taken when the store is dropped; transactions only hold weak ones.
+    requests: Option<mpsc::Sender<Request>>,
+    committer: Option<JoinHandle<()>>,
+    /// Held for the lock on it.
+    _lock: Option<File>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `dir`, which is created if need be. Fails if another process has it.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unavailable)?;
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(unavailable)?;
+        let lock = private_file(&dir.join(LOCK_FILE)).map_err(unavailable)?;
+        if lock.try_lock().is_err() {
+            return Err(StoreError::Unavailable("another process has the store's directory".into()));
+        }
+        let data: PathBuf = dir.join(DATA_FILE);
+        let free_dir = dir.to_owned();
+        let open: OpenBackend = Box::new(move || {
+            let backend = FileBackend::new(private_file(&data)?).map_err(io::Error::other)?;
+            Ok(Box::new(backend))
+        });
+        let free: FreeBytes = Box::new(move || {
+            let stat = nix::sys::statvfs::statvfs(&free_dir).ok()?;
+            Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
+        });
+        let mut store = Self::with_backend(open, free)?;
+        store._lock = Some(lock);
+        // The file's entry in the directory must survive a power cut too.
+        File::open(dir).and_then(|d| d.sync_all()).map_err(unavailable)?;
+        Ok(store)
+    }
+
+    /// Opens the store over any place for bytes. This is the seam for tests that cut the power or fill the disk.
+    pub fn with_backend(open: OpenBackend, free: FreeBytes) -> Result<Self, StoreError> {
+        let health = Arc::new(Health::default());
+        let database = open_database(&open, &health)?;
+        let version = stored_version(&database).map_err(storage)?;
+        let shared = Arc::new(Shared {
+            database: RwLock::new(Some(database)),
+            health: Mutex::new(health),
+            live: Mutex::new(Live { committed: version, snapshots: BTreeMap::new() }),
+            open,
+            free,
+        });
+        let (requests, receiver) = mpsc::channel(BATCH_MAX);
+        let committer = Committer::new(Arc::clone(&shared), version);
+        let committer = std::thread::Builder::new()
+            .name("coffer-commit".into())
+            .spawn(move || committer.run(receiver))
+            .map_err(unavailable)?;
+        Ok(Self { shared, requests: Some(requests), committer: Some(committer), _lock: None })
+    }
+
+    fn base(&self) -> Result<EmbeddedBase, StoreError> {
+        EmbeddedBase::new(&self.shared)
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(committer) = self.committer.take() {
+            // A panic there has been printed; there is nothing left to save.
+            let _ = committer.join();
+        }
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        Ok(Box::new(Local(self.base()?)))
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Txn>, StoreError> {
+        let requests = self.requests.as_ref().map(mpsc::Sender::downgrade);
+        let requests = requests.ok_or_else(|| StoreError::Unavailable("the store is closed".into()))?;
+        Ok(Box::new(EmbeddedTxn { base: self.base()?, changes: Changes::default(), requests }))
+    }
+}
+
+/// What the store, its snapshots and its committer share.
+pub(crate) struct Shared {
+    database: RwLock<Option<Database>>,
+    health: Mutex<Arc<Health>>,
+    live: Mutex<Live>,
+    open: OpenBackend,
+    free: FreeBytes,
+}
+
+/// Which versions somebody still reads.
+struct Live {
+    /// A version that a snapshot taken now is not older than.
+    committed: u64,
+    snapshots: BTreeMap<u64, usize>,
+}
+
+impl Shared {
+    fn with_database<T>(&self, f: impl FnOnce(&Database) -> T) -> Option<T> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(f)
+    }
+
+    fn take_database(&self) -> Option<Database> {
+        self.database.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    fn health(&self) -> Arc<Health> {
+        Arc::clone(&lock(&self.health))
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        (self.free)()
+    }
+
+    /// Opens the file anew and returns its version. Snapshots of before fail from here on.
+    fn reopen(&self) -> Result<u64, StoreError> {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // Dropped first: it holds the lock on the file.
+        drop(slot.take());
+        let health = Arc::new(Health::default());
+        let database = open_database(&self.open, &health)?;
+        let version = stored_version(&database).map_err(storage)?;
+        *lock(&self.health) = health;
+        *slot = Some(database);
+        Ok(version)
+    }
+
+    /// The oldest version that a live snapshot may read, given the newest committed one.
+    fn oldest_live(&self, committed: u64) -> u64 {
+        let mut live = lock(&self.live);
+        live.committed = committed;
+        live.snapshots.keys().next().copied().unwrap_or(committed).min(committed)
+    }
+}
+
+struct EmbeddedBase {
+    rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    version: u64,
+    shared: Arc<Shared>,
+    /// The version it is counted under: at most the one it reads.
+    counted: u64,
+}
+
+impl EmbeddedBase {
+    fn new(shared: &Arc<Shared>) -> Result<Self, StoreError> {
+        let counted = {
+            // Counted before it is taken, or the committer could forget in between what it must be validated against.
+            let mut live = lock(&shared.live);
+            let committed = live.committed;
+            *live.snapshots.entry(committed).or_default() += 1;
+            committed
+        };
+        let taken = shared.with_database(|database| -> Result<_, redb::Error> {
+            let txn = database.begin_read()?;
+            let version = txn.open_table(META)?.get(VERSION)?.map_or(0, |v| v.value());
+            Ok((txn.open_table(ROWS)?, version))
+        });
+        match taken {
+            Some(Ok((rows, version))) => Ok(Self { rows, version, shared: Arc::clone(shared), counted }),
+            other => {
+                uncount(shared, counted);
+                Err(match other {
+                    Some(Err(e)) => storage(e),
+                    _ => StoreError::Unavailable("the store is closed".into()),
+                })
+            }
+        }
+    }
+}
+
+impl Drop for EmbeddedBase {
+    fn drop(&mut self) {
+        uncount(&self.shared, self.counted);
+    }
+}
+
+fn uncount(shared: &Shared, version: u64) {
+    let mut live = lock(&shared.live);
+    if let Some(count) = live.snapshots.get_mut(&version) {
+        *count -= 1;
+        if *count == 0 {
+            live.snapshots.remove(&version);
+        }
+    }
+}
+
+impl Base for EmbeddedBase {
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.rows.get(key).map_err(storage)?.map(|value| value.value().to_vec()))
+    }
+
+    fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let end = if range.end.is_empty() { Bound::Unbounded } else { Bound::Excluded(range.end.as_slice()) };
+        let bounds = (Bound::Included(range.start.as_slice()), end);
+        let mut found = Vec::new();
+        for row in self.rows.range::<&[u8]>(bounds).map_err(storage)?.take(limit) {
+            let (key, value) = row.map_err(storage)?;
+            found.push((key.value().to_vec(), value.value().to_vec()));
+        }
+        Ok(found)
+    }
+}
+
+struct EmbeddedTxn {
+    base: EmbeddedBase,
+    changes: Changes,
+    requests: mpsc::WeakSender<Request>,
+}
+
+#[async_trait]
+impl Snapshot for EmbeddedTxn {
+    fn version(&self) -> u64 {
+        self.base.version
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.changes.get(&self.base, key)
+    }
+
+    async fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.changes.scan(&self.base, range, limit)
+    }
+}
+
+#[async_trait]
+impl Txn for EmbeddedTxn {
+    fn put(&mut self, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
+        self.changes.put(key, value)
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.changes.delete(key)
+    }
+
+    fn guard(&mut self, key: &[u8]) {
+        self.changes.guard(key);
+    }
+
+    async fn commit(self: Box<Self>) -> Result<u64, StoreError> {
+        let Self { base, changes, requests } = *self;
+        if changes.writes.is_empty() && changes.guards.is_empty() {
+            return Ok(base.version);
+        }
+        let closed = || StoreError::Unavailable("the store is closed".into());
+        let (reply, answer) = oneshot::channel();
+        let request = Request { snapshot: base.version, changes, reply };
+        let sender = requests.upgrade().ok_or_else(closed)?;
+        sender.send(request).await.map_err(|_| closed())?;
+        drop(sender);
+        // `base` lives until here, so that the committer remembers what this is validated against.
+        let result = answer.await.unwrap_or(Err(StoreError::OutcomeUnknown));
+        drop(base);
+        result
+    }
+}
+
+fn open_database(open: &OpenBackend, health: &Arc<Health>) -> Result<Database, StoreError> {
+    let inner = open().map_err(unavailable)?;
+    let backend = Watched { inner, health: Arc::clone(health) };
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder.set_repair_callback(|session| {
+        tracing::info!(progress = session.progress(), "checking the embedded store after an unclean stop");
+    });
+    let database = builder.create_with_backend(backend).map_err(storage)?;
+    let format = prepare(&database).map_err(storage)?;
+    if format == FORMAT_NOW {
+        Ok(database)
+    } else {
+        Err(StoreError::Corrupt(format!("store format {format} is not known to this version")))
+    }
+}
+
+/// Creates the tables of a new file; returns the file's format.
+fn prepare(database: &Database) -> Result<u64, redb::Error> {
+    let existing = database.begin_read()?.open_table(META);
+    match existing {
+        Ok(meta) => Ok(meta.get(FORMAT)?.map_or(0, |v| v.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => {
+            let txn = database.begin_write()?;
+            txn.open_table(ROWS)?;
+            txn.open_table(META)?.insert(FORMAT, FORMAT_NOW)?;
+            txn.commit()?;
+            Ok(FORMAT_NOW)
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    // The mode is given at creation: afterwards there would be a moment in which others can open it.
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+fn storage(error: impl Into<redb::Error>) -> StoreError {
+    match error.into() {
+        redb::Error::Corrupted(what) => StoreError::Corrupt(what),
+        redb::Error::Io(e) if e.kind() == io::ErrorKind::StorageFull => StoreError::Full(e.to_string()),
+        redb::Error::DatabaseAlreadyOpen => {
+            StoreError::Unavailable("another process has the store's file".into())
+        }
+        other => StoreError::Unavailable(other.to_string()),
+    }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
