@@ -148,3 +148,84 @@ pub(crate) async fn serve(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs;
+    use axum::body::Body;
+    use axum::http::Request;
+    use hyper::client::conn::http1;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, RootCertStore};
+    use std::net::SocketAddr;
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+    use tokio_rustls::TlsConnector;
+
+    const NAME: &str = "coffer-injector.coffer-system.svc";
+
+    fn settings() -> Settings {
+        use clap::Parser;
+        let args = ["coffer-injector", "--cluster", "c", "--agent-image", "agent:1"];
+        crate::settings::Args::parse_from(args).settings(String::new())
+    }
+
+    // As the API server calls: by the Service's name, trusting the bundle only.
+    async fn call(to: SocketAddr, ca_bundle: &str, request: Request<Body>) -> anyhow::Result<StatusCode> {
+        let mut roots = RootCertStore::empty();
+        for cert in CertificateDer::pem_slice_iter(ca_bundle.as_bytes()) {
+            roots.add(cert?)?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(to).await?;
+        let stream =
+            TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(NAME)?, stream).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(sender.send_request(request).await?.status())
+    }
+
+    fn get(path: &str) -> Request<Body> {
+        Request::get(path).header("host", NAME).body(Body::empty()).unwrap()
+    }
+
+    fn post(bytes: usize) -> Request<Body> {
+        Request::post("/mutate").header("host", NAME).body(Body::from(vec![b'x'; bytes])).unwrap()
+    }
+
+    #[tokio::test]
+    async fn certificates_change_under_a_running_server_and_rubbish_is_refused() {
+        let shared = Arc::new(Shared::default());
+        let first = certs::mint(&[NAME.to_owned()], crate::clock::unix_secs(), None).unwrap();
+        shared.set_certificate(&first.current).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopping = async move {
+            let _ = stopped.await;
+        };
+        let serving = tokio::spawn(serve(listener, Arc::clone(&shared), stopping));
+
+        let ca = &first.ca_bundle;
+        assert_eq!(call(to, ca, get("/healthz")).await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
+        shared.set_settings(settings());
+        assert_eq!(call(to, ca, get("/healthz")).await.unwrap(), StatusCode::OK);
+        assert_eq!(call(to, ca, post(10)).await.unwrap(), StatusCode::BAD_REQUEST);
+        assert_eq!(call(to, ca, post(REVIEW_BYTES_MAX + 1)).await.unwrap(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(call(to, ca, get("/mutate")).await.unwrap(), StatusCode::METHOD_NOT_ALLOWED);
+
+        let second = certs::mint(&[NAME.to_owned()], first.serve_from + 1, Some(&first)).unwrap();
+        assert_eq!(call(to, &second.ca_bundle, get("/healthz")).await.unwrap(), StatusCode::OK);
+        shared.set_certificate(&second.current).unwrap();
+        assert_eq!(call(to, &second.ca_bundle, get("/healthz")).await.unwrap(), StatusCode::OK);
+        assert!(call(to, ca, get("/healthz")).await.is_err(), "the old CA alone does not vouch for the new");
+
+        stop.send(()).unwrap();
+        serving.await.unwrap().unwrap();
+    }
+}

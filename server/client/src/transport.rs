@@ -52,6 +52,9 @@ impl Transport {
     ) -> Result<(Connection, Response<Incoming>), ClientError> {
         let mut request = request;
         while let Some(mut connection) = self.idle() {
+            if connection.ready().await.is_err() {
+                continue;
+            }
             match connection.try_send_request(request).await {
                 Ok(response) => return Ok((connection, response)),
                 // Handed back means the server closed the connection before it saw a byte.
