@@ -1,1 +1,18 @@
-//! Skeleton.
+//! The secrets engines: key-value (version 2) and database (PostgreSQL).
+//!
+//! An engine sees one mount's rows through a [`ReadView`] or [`WriteView`] and nothing else. It never knows
+//! tokens, policies, leases or other mounts, and never decides who may ask.
+
+mod codec;
+pub mod database;
+mod engine;
+mod error;
+mod input;
+pub mod kv;
+mod view;
+
+pub use database::DatabaseEngine;
+pub use engine::{Effect, Engine, EngineReply, EngineRequest, Issue, Op};
+pub use error::EngineError;
+pub use kv::KvEngine;
+pub use view::{ReadView, WriteView};

@@ -1,0 +1,92 @@
+//! An account at a database, from before it exists until after it is gone: the payload of its lease. Never
+//! talks to the database.
+
+use std::time::Duration;
+
+use coffer_core::secret::{SecretBytes, SecretString};
+use coffer_core::template;
+use coffer_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::connection::{Connection, PasswordForm};
+use super::role::{Role, Statements};
+use crate::engine::Issue;
+use crate::{EngineError, codec};
+
+const FORMAT: u8 = 1;
+const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+
+/// Everything that is needed to make, prolong and end an account, also after its role is gone.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Account {
+    format: u8,
+    pub(super) connection: String,
+    pub(super) username: String,
+    #[serde(with = "codec::secret_text")]
+    pub(super) password: SecretString,
+    pub(super) form: PasswordForm,
+    /// When the database itself stops letting it in; none for never (its lease ends it).
+    pub(super) expiration: Option<Timestamp>,
+    pub(super) statements: Statements,
+}
+
+impl Account {
+    pub(super) fn generate(
+        role_name: &str,
+        role: &Role,
+        connection: &Connection,
+        display_name: &str,
+        now: Timestamp,
+    ) -> Self {
+        let mut rng = rand::rng();
+        let max = role.max_ttl();
+        Self {
+            format: FORMAT,
+            connection: role.connection.clone(),
+            username: template::username(
+                display_name,
+                short(role_name),
+                template::MAX_USERNAME_BYTES,
+                now,
+                &mut rng,
+            ),
+            password: template::password(&mut rng),
+            form: connection.form,
+            expiration: (max != Duration::ZERO).then(|| now.plus(max)),
+            statements: role.statements.clone(),
+        }
+    }
+
+    pub(super) fn issue(&self, role: &Role) -> Result<Issue, EngineError> {
+        let mut data = Map::new();
+        data.insert("username".to_owned(), Value::String(self.username.clone()));
+        data.insert("password".to_owned(), Value::String(self.password.expose().to_owned()));
+        Ok(Issue {
+            payload: codec::encode(self, "credential", PAYLOAD_BYTES_MAX)?,
+            data,
+            ttl: role.ttl(),
+            max_ttl: role.max_ttl(),
+            renewable: true,
+            target: target(&self.connection),
+        })
+    }
+
+    pub(super) fn decode(payload: &SecretBytes) -> Result<Self, EngineError> {
+        let account: Self = codec::decode(payload, "database credential")?;
+        if account.format != FORMAT {
+            return Err(EngineError::Corrupt("database credential of an unknown format"));
+        }
+        Ok(account)
+    }
+}
+
+/// The name that a connection has in queues and errors.
+pub(super) fn target(connection: &str) -> String {
+    format!("config/{connection}")
+}
+
+/// The part of a role's name that tells most: of `k8s.<cluster>.<namespace>.<name>` the last.
+fn short(role_name: &str) -> &str {
+    role_name.strip_prefix("k8s.").and_then(|rest| rest.rsplit('.').next()).unwrap_or(role_name)
+}

@@ -1,0 +1,295 @@
+//! The database engine: short-lived accounts at PostgreSQL.
+//!
+//! Issuing is in two steps: a read of `creds/<role>` only invents name and password ([`crate::Issue`]); the
+//! account is created after its lease is durable. Ending an account ends its sessions. Never holds a password
+//! outside the barrier and the open sessions, and never shows the engine's own.
+
+mod account;
+mod connection;
+mod failure;
+mod role;
+mod rotate;
+mod session;
+mod sql;
+mod tls;
+mod url;
+
+use async_trait::async_trait;
+use coffer_barrier::{Barrier, MountId};
+use coffer_core::secret::SecretBytes;
+use coffer_core::time::Timestamp;
+
+use self::account::Account;
+use self::connection::Connection;
+use self::failure::fail;
+use self::role::Role;
+use self::session::{Sessions, bounded};
+use crate::engine::{Effect, Engine, EngineReply, EngineRequest, Op};
+use crate::{EngineError, ReadView, WriteView, input};
+
+const NAME_BYTES_MAX: usize = 512;
+
+/// The database engine.
+pub struct DatabaseEngine {
+    sessions: Sessions,
+}
+
+impl DatabaseEngine {
+    /// `incarnation` names this process, `epoch` its term of office: the database sees both as the name of its
+    /// sessions (`coffer/<incarnation>/<epoch>`), so that a successor can tell and end those of its predecessor.
+    pub fn new(incarnation: &str, epoch: u64) -> Self {
+        // PostgreSQL cuts names at 63 bytes; the epoch must survive that.
+        let incarnation: String = incarnation.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+        Self { sessions: Sessions::new(format!("coffer/{incarnation}/{epoch}")) }
+    }
+
+    async fn verify_connection(&self, connection: &Connection, name: &str) -> Result<(), EngineError> {
+        let target = account::target(name);
+        let session = match self.sessions.dial(name, connection, &connection.password).await {
+            Err(session::DialError::Login(refusal)) => match &connection.pending {
+                Some(pending) => self.sessions.dial(name, connection, pending).await?,
+                None => return Err(refusal),
+            },
+            other => other?,
+        };
+        if !bounded(&target, sql::may_create_roles(&session.client, &target)).await? {
+            return Err(EngineError::bad("the login may not create roles: it needs CREATEROLE"));
+        }
+        Ok(())
+    }
+
+    async fn credentials(
+        &self,
+        view: &ReadView<'_>,
+        req: &EngineRequest<'_>,
+        name: &str,
+    ) -> Result<EngineReply, EngineError> {
+        let role = role::load(view, name).await?;
+        let role = role.ok_or_else(|| EngineError::bad(format!("unknown role: {name}")))?;
+        let connection = connection::load(view, &role.connection).await?.ok_or_else(|| {
+            EngineError::bad(format!("failed to find entry for connection with name: {:?}", role.connection))
+        })?;
+        if !connection.allows(name) {
+            return Err(EngineError::bad(format!("{name:?} is not an allowed role")));
+        }
+        let account = Account::generate(name, &role, &connection, req.display_name, req.now);
+        Ok(EngineReply::Issue(account.issue(&role)?))
+    }
+
+    /// The connection an account lives at, as it is now.
+    async fn connection_of(view: &ReadView<'_>, account: &Account) -> Result<Connection, EngineError> {
+        connection::load(view, &account.connection).await?.ok_or_else(|| {
+            // Somebody may write it again, so the lease is not given up.
+            fail(&account::target(&account.connection), true, "there is no such connection")
+        })
+    }
+}
+
+/// The parts of the engine's paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route<'p> {
+    Configs,
+    Config(&'p str),
+    Roles,
+    Role(&'p str),
+    Creds(&'p str),
+    Reset(&'p str),
+    RotateRoot(&'p str),
+    Other,
+}
+
+fn route(path: &str) -> Route<'_> {
+    let path = path.trim_end_matches('/');
+    let (head, name) = path.split_once('/').unwrap_or((path, ""));
+    if name.contains('/') {
+        return Route::Other;
+    }
+    match (head, name.is_empty()) {
+        ("config", true) => Route::Configs,
+        ("config", false) => Route::Config(name),
+        ("roles", true) => Route::Roles,
+        ("roles", false) => Route::Role(name),
+        ("creds", false) => Route::Creds(name),
+        ("reset", false) => Route::Reset(name),
+        ("rotate-root", false) => Route::RotateRoot(name),
+        _ => Route::Other,
+    }
+}
+
+fn check_name(name: &str) -> Result<(), EngineError> {
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(allowed) {
+        return Err(EngineError::bad(format!(
+            "a name may have letters, digits, '_', '-' and '.', at most {NAME_BYTES_MAX} of them"
+        )));
+    }
+    Ok(())
+}
+
+fn effect(event_type: &'static str, operation: &'static str, path: String) -> Vec<Effect> {
+    vec![Effect { event_type, path, operation }]
+}
+
+async fn list(view: &ReadView<'_>, req: &EngineRequest<'_>, dir: &str) -> Result<EngineReply, EngineError> {
+    let (after, limit) = input::page(req.query)?;
+    let names = view.list(dir, after, limit).await?;
+    Ok(if names.is_empty() { EngineReply::NotFound } else { EngineReply::List(names) })
+}
+
+async fn write_config(
+    view: &mut WriteView<'_>,
+    req: &EngineRequest<'_>,
+    name: &str,
+) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+    check_name(name)?;
+    let stored = connection::load(&view.reading(), name).await?;
+    let merged = Connection::merged(stored, req)?;
+    connection::store(view, name, &merged).await?;
+    let warnings = merged.warnings(req)?;
+    let reply = match warnings.is_empty() {
+        true => EngineReply::Empty,
+        false => EngineReply::Warn(Box::new(EngineReply::Empty), warnings),
+    };
+    Ok((reply, effect("database/config-write", "config-write", format!("config/{name}"))))
+}
+
+async fn write_role(
+    view: &mut WriteView<'_>,
+    req: &EngineRequest<'_>,
+    name: &str,
+) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+    check_name(name)?;
+    let stored = role::load(&view.reading(), name).await?;
+    let (event_type, operation) = match stored {
+        Some(_) => ("database/role-update", "role-update"),
+        None => ("database/role-create", "role-create"),
+    };
+    let merged = Role::merged(stored, req)?;
+    role::store(view, name, &merged).await?;
+    Ok((EngineReply::Empty, effect(event_type, operation, format!("roles/{name}"))))
+}
+
+/// Makes the next use open new sessions.
+async fn reset(view: &mut WriteView<'_>, name: &str) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+    let mut connection = connection::load(&view.reading(), name).await?.ok_or(EngineError::NotFound)?;
+    connection.generation = rand::random();
+    connection::store(view, name, &connection).await?;
+    Ok((EngineReply::Empty, effect("database/reset", "reset", format!("reset/{name}"))))
+}
+
+#[async_trait]
+impl Engine for DatabaseEngine {
+    fn kind(&self) -> &'static str {
+        "database"
+    }
+
+    async fn exists(&self, view: &ReadView<'_>, path: &str) -> Result<bool, EngineError> {
+        match route(path) {
+            Route::Config(name) => Ok(connection::load(view, name).await?.is_some()),
+            Route::Role(name) => Ok(role::load(view, name).await?.is_some()),
+            _ => Ok(true),
+        }
+    }
+
+    async fn read(&self, view: &ReadView<'_>, req: &EngineRequest<'_>) -> Result<EngineReply, EngineError> {
+        match (req.op, route(req.path)) {
+            (Op::List, Route::Configs) => list(view, req, "config").await,
+            (Op::List, Route::Roles) => list(view, req, "roles").await,
+            (Op::Read, Route::Config(name)) => Ok(match connection::load(view, name).await? {
+                Some(connection) => EngineReply::Data(connection.json()),
+                None => EngineReply::NotFound,
+            }),
+            (Op::Read, Route::Role(name)) => Ok(match role::load(view, name).await? {
+                Some(role) => EngineReply::Data(role.json()),
+                None => EngineReply::NotFound,
+            }),
+            (Op::Read, Route::Creds(name)) => self.credentials(view, req, name).await,
+            _ => Err(EngineError::Unsupported),
+        }
+    }
+
+    async fn write(
+        &self,
+        view: &mut WriteView<'_>,
+        req: &EngineRequest<'_>,
+    ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+        match (req.op, route(req.path)) {
+            (Op::Write, Route::Config(name)) => write_config(view, req, name).await,
+            (Op::Delete, Route::Config(name)) => {
+                let gone = connection::delete(view, name).await?;
+                let path = format!("config/{name}");
+                let effects = effect("database/config-delete", "config-delete", path);
+                Ok((EngineReply::Empty, if gone { effects } else { Vec::new() }))
+            }
+            (Op::Write, Route::Role(name)) => write_role(view, req, name).await,
+            (Op::Delete, Route::Role(name)) => {
+                let gone = role::delete(view, name).await?;
+                let effects = effect("database/role-delete", "role-delete", format!("roles/{name}"));
+                Ok((EngineReply::Empty, if gone { effects } else { Vec::new() }))
+            }
+            (Op::Write, Route::Reset(name)) => reset(view, name).await,
+            _ => Err(EngineError::Unsupported),
+        }
+    }
+
+    async fn verify(&self, view: &ReadView<'_>, req: &EngineRequest<'_>) -> Result<(), EngineError> {
+        let (Op::Write, Route::Config(name)) = (req.op, route(req.path)) else { return Ok(()) };
+        check_name(name)?;
+        let merged = Connection::merged(connection::load(view, name).await?, req)?;
+        if merged.verifies() { self.verify_connection(&merged, name).await } else { Ok(()) }
+    }
+
+    async fn create(&self, view: &ReadView<'_>, payload: &SecretBytes) -> Result<(), EngineError> {
+        let account = Account::decode(payload)?;
+        let connection = Self::connection_of(view, &account).await?;
+        let mut session = self.sessions.open(view.mount(), &account.connection, &connection).await?;
+        let target = session.target().to_owned();
+        let done = bounded(&target, sql::create(session.client(), &target, &account)).await;
+        session.finish(done)
+    }
+
+    async fn renew(
+        &self,
+        view: &ReadView<'_>,
+        payload: &SecretBytes,
+        _expires: Timestamp,
+    ) -> Result<(), EngineError> {
+        let account = Account::decode(payload)?;
+        // The account's expiration is its lease's longest life from the start, so there is nothing to prolong.
+        if account.statements.renew.is_empty() {
+            return Ok(());
+        }
+        let connection = Self::connection_of(view, &account).await?;
+        let mut session = self.sessions.open(view.mount(), &account.connection, &connection).await?;
+        let target = session.target().to_owned();
+        let done = bounded(&target, sql::renew(session.client(), &target, &account)).await;
+        session.finish(done)
+    }
+
+    async fn revoke(&self, view: &ReadView<'_>, payload: &SecretBytes) -> Result<(), EngineError> {
+        let account = Account::decode(payload)?;
+        let connection = Self::connection_of(view, &account).await?;
+        let mut session = self.sessions.open(view.mount(), &account.connection, &connection).await?;
+        let target = session.target().to_owned();
+        let done = bounded(&target, sql::revoke(session.client(), &target, &account)).await;
+        session.finish(done)
+    }
+
+    fn rotates<'p>(&self, path: &'p str) -> Option<&'p str> {
+        match route(path) {
+            Route::RotateRoot(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    async fn rotate_root(
+        &self,
+        barrier: &Barrier,
+        mount: MountId,
+        name: &str,
+    ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+        rotate::rotate(&self.sessions, barrier, mount, name).await?;
+        let effects = effect("database/root-rotate", "root-rotate", format!("rotate-root/{name}"));
+        Ok((EngineReply::Empty, effects))
+    }
+}

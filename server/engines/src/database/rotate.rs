@@ -1,0 +1,103 @@
+//! The engine's own password: replaced without ever being lost.
+//!
+//! The next password is durable before the database hears of it, and the old one is kept until the next one has
+//! logged in. Whatever stops in between leaves both stored, and sessions are opened with whichever works; running
+//! it again finishes it. Never shows a password to anybody.
+
+use coffer_barrier::{Barrier, BarrierError, MountId};
+use coffer_core::secret::SecretString;
+use coffer_core::template;
+
+use super::account;
+use super::connection::{self, Connection};
+use super::failure::fail;
+use super::session::{DialError, Sessions, bounded};
+use super::sql;
+use crate::{EngineError, ReadView, WriteView};
+
+/// How often a transaction is run again after a conflict.
+const ATTEMPTS_MAX: u32 = 8;
+
+pub(super) async fn rotate(
+    sessions: &Sessions,
+    barrier: &Barrier,
+    mount: MountId,
+    name: &str,
+) -> Result<(), EngineError> {
+    let connection = stored_with_pending(barrier, mount, name).await?;
+    let target = account::target(name);
+    let missing = || fail(&target, false, "the connection was changed during the rotation");
+    let pending = connection.pending.as_ref().ok_or_else(missing)?;
+    match sessions.dial(name, &connection, &connection.password).await {
+        Ok(session) => {
+            bounded(&target, sql::change_own_password(&session.client, &target, pending)).await?;
+        }
+        // An earlier rotation got as far as the database: then the next password is the one that works.
+        Err(DialError::Login(_)) => {}
+        Err(DialError::Engine(error)) => return Err(error),
+    }
+    drop(sessions.dial(name, &connection, pending).await?);
+    settle(barrier, mount, name, pending).await?;
+    sessions.forget(mount, name);
+    Ok(())
+}
+
+/// The connection with a next password that is durable, made here unless there is one.
+async fn stored_with_pending(
+    barrier: &Barrier,
+    mount: MountId,
+    name: &str,
+) -> Result<Connection, EngineError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let mut writer = barrier.begin().await?;
+        let mut view = WriteView::new(mount, &mut writer);
+        let mut connection = load(&view.reading(), name).await?;
+        if connection.pending.is_some() {
+            return Ok(connection);
+        }
+        connection.pending = Some(template::password(&mut rand::rng()));
+        connection.generation = rand::random();
+        connection::store(&mut view, name, &connection).await?;
+        match writer.commit().await {
+            Ok(_) => return Ok(connection),
+            // Unknown: the next round reads back whether it is there.
+            Err(BarrierError::Conflict | BarrierError::OutcomeUnknown) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(BarrierError::Conflict.into())
+}
+
+/// Makes the next password the current one, if it still is the one that was proven.
+async fn settle(
+    barrier: &Barrier,
+    mount: MountId,
+    name: &str,
+    proven: &SecretString,
+) -> Result<(), EngineError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let mut writer = barrier.begin().await?;
+        let mut view = WriteView::new(mount, &mut writer);
+        let mut connection = load(&view.reading(), name).await?;
+        match connection.pending.take() {
+            Some(pending) if pending.ct_eq(proven) => connection.password = pending,
+            None if connection.password.ct_eq(proven) => return Ok(()),
+            _ => {
+                let target = account::target(name);
+                return Err(fail(&target, false, "the connection was changed during the rotation"));
+            }
+        }
+        connection.generation = rand::random();
+        connection::store(&mut view, name, &connection).await?;
+        match writer.commit().await {
+            Ok(_) => return Ok(()),
+            Err(BarrierError::Conflict | BarrierError::OutcomeUnknown) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(BarrierError::Conflict.into())
+}
+
+async fn load(view: &ReadView<'_>, name: &str) -> Result<Connection, EngineError> {
+    connection::load(view, name).await?.ok_or(EngineError::NotFound)
+}

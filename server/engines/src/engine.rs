@@ -1,0 +1,171 @@
+//! What the vault asks of an engine, and what it gets back. Decides nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coffer_barrier::{Barrier, MountId};
+use coffer_core::secret::SecretBytes;
+use coffer_core::time::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::{EngineError, ReadView, WriteView};
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// GET.
+    Read,
+    /// LIST.
+    List,
+    /// SCAN.
+    Scan,
+    /// POST or PUT.
+    Write,
+    /// PATCH.
+    Patch,
+    /// DELETE.
+    Delete,
+}
+
+/// One request to an engine.
+#[derive(Clone, Copy)]
+pub struct EngineRequest<'a> {
+    /// What to do.
+    pub op: Op,
+    /// The path below the mount; a trailing slash is LIST's and SCAN's only.
+    pub path: &'a str,
+    /// The JSON body.
+    pub body: &'a Map<String, Value>,
+    /// Query parameters.
+    pub query: &'a BTreeMap<String, String>,
+    /// The time of the request.
+    pub now: Timestamp,
+    /// Who asks, in words: becomes part of generated user names.
+    pub display_name: &'a str,
+}
+
+/// What an engine answers.
+pub enum EngineReply {
+    /// `200` with data.
+    Data(Map<String, Value>),
+    /// `204`.
+    Empty,
+    /// `404` with an empty list of errors.
+    NotFound,
+    /// `404` that carries data: a deleted version.
+    NotFoundWith(Map<String, Value>),
+    /// `200` with `keys`; an empty list is answered as `404`.
+    List(Vec<String>),
+    /// A credential is to be created: the lease first, then [`Engine::create`].
+    Issue(Issue),
+    /// As the inner one, with warnings.
+    Warn(Box<EngineReply>, Vec<String>),
+}
+
+impl fmt::Debug for EngineReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Data may be a secret.
+        f.write_str(match self {
+            Self::Data(_) => "Data([redacted])",
+            Self::Empty => "Empty",
+            Self::NotFound => "NotFound",
+            Self::NotFoundWith(_) => "NotFoundWith([redacted])",
+            Self::List(_) => "List([redacted])",
+            Self::Issue(_) => "Issue([redacted])",
+            Self::Warn(..) => "Warn([redacted])",
+        })
+    }
+}
+
+/// A credential that does not exist yet. It is created only after its lease is durable.
+pub struct Issue {
+    /// Everything that create, renew and revoke need. Kept encrypted in the lease.
+    pub payload: SecretBytes,
+    /// What the caller is given once the credential exists.
+    pub data: Map<String, Value>,
+    /// First life of the lease; zero: the mount's default.
+    pub ttl: Duration,
+    /// Longest life of the lease; zero: the mount's maximum.
+    pub max_ttl: Duration,
+    /// Whether the lease may be renewed.
+    pub renewable: bool,
+    /// Whose work it is, such as `config/app-db`: one queue with bounded concurrency for each mount and target.
+    pub target: String,
+}
+
+/// What a write did, to be published once it is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// Vault's event type, such as `kv-v2/data-write`.
+    pub event_type: &'static str,
+    /// The path below the mount.
+    pub path: String,
+    /// The operation's name in the event, such as `data-write`.
+    pub operation: &'static str,
+}
+
+/// A secrets engine. One object serves all mounts of its kind; everything of a mount comes through the view.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// The mount type it serves, such as `kv`.
+    fn kind(&self) -> &'static str;
+
+    /// Whether there is something at `path` already: decides between `create` and `update`.
+    async fn exists(&self, view: &ReadView<'_>, path: &str) -> Result<bool, EngineError>;
+
+    /// `Read`, `List` and `Scan`. Changes nothing anywhere.
+    async fn read(&self, view: &ReadView<'_>, req: &EngineRequest<'_>) -> Result<EngineReply, EngineError>;
+
+    /// `Write`, `Patch` and `Delete`, in one transaction that the caller commits. May be run again from its
+    /// start after a conflict, so it touches nothing outside the view.
+    async fn write(
+        &self,
+        view: &mut WriteView<'_>,
+        req: &EngineRequest<'_>,
+    ) -> Result<(EngineReply, Vec<Effect>), EngineError>;
+
+    /// Before the transaction of a write: looks at the outside world where the write depends on it. Leaves
+    /// nothing behind there.
+    async fn verify(&self, _view: &ReadView<'_>, _req: &EngineRequest<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Creates the credential of an [`Issue`]. Idempotent.
+    async fn create(&self, _view: &ReadView<'_>, _payload: &SecretBytes) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported)
+    }
+
+    /// Prolongs a credential. Idempotent.
+    async fn renew(
+        &self,
+        _view: &ReadView<'_>,
+        _payload: &SecretBytes,
+        _expires: Timestamp,
+    ) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported)
+    }
+
+    /// Takes a credential away, and whoever uses it with it. Idempotent: an absent one is a success.
+    async fn revoke(&self, _view: &ReadView<'_>, _payload: &SecretBytes) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported)
+    }
+
+    /// The `<name>` in `path` when a write to it is not one transaction but [`Engine::rotate_root`]
+    /// (`rotate-root/<name>`): the vault must then call that instead of [`Engine::write`].
+    fn rotates<'p>(&self, _path: &'p str) -> Option<&'p str> {
+        None
+    }
+
+    /// Replaces the engine's own credential `name` at the target, in transactions of its own: whatever fails
+    /// or stops in between, the stored credential can still log in.
+    async fn rotate_root(
+        &self,
+        _barrier: &Barrier,
+        _mount: MountId,
+        _name: &str,
+    ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+        Err(EngineError::Unsupported)
+    }
+}

@@ -1,0 +1,193 @@
+//! The key-value engine against a barrier in memory: Vault's shapes and errors, versions, limits.
+
+#![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
+
+mod support;
+
+use std::time::Duration;
+
+use coffer_engines::{EngineError, EngineReply, KvEngine, Op};
+use serde_json::{Value, json};
+use support::{Bench, data};
+
+async fn bench() -> Bench<KvEngine> {
+    Bench::new(KvEngine::new()).await
+}
+
+async fn put(kv: &Bench<KvEngine>, path: &str, value: Value) -> Value {
+    data(kv.post(&format!("data/{path}"), json!({ "data": value })).await.unwrap().0)
+}
+
+fn refusal<T>(result: Result<T, EngineError>) -> String {
+    match result {
+        Err(EngineError::BadRequest(message)) => message,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("not refused"),
+    }
+}
+
+#[tokio::test]
+async fn writes_and_reads_as_vault_does() {
+    let kv = bench().await;
+    let written = put(&kv, "app/db", json!({ "user": "a", "n": 1 })).await;
+    let version = json!({
+        "created_time": "2026-11-24T12:00:00Z", "custom_metadata": null, "deletion_time": "",
+        "destroyed": false, "version": 1,
+    });
+    assert_eq!(written, version);
+    let read = data(kv.read("data/app/db").await.unwrap());
+    assert_eq!(read, json!({ "data": { "user": "a", "n": 1 }, "metadata": version }));
+    put(&kv, "app/db", json!({ "user": "b" })).await;
+    assert_eq!(data(kv.read("data/app/db").await.unwrap())["data"], json!({ "user": "b" }));
+    assert_eq!(data(kv.read("data/app/db?version=1").await.unwrap())["data"]["user"], "a");
+    assert!(matches!(kv.read("data/app/db?version=3").await.unwrap(), EngineReply::NotFound));
+    assert!(matches!(kv.read("data/none").await.unwrap(), EngineReply::NotFound));
+    refusal(kv.read("data/app/db?version=x").await);
+    assert!(kv.exists("data/app/db").await && !kv.exists("data/none").await);
+}
+
+#[tokio::test]
+async fn check_and_set() {
+    let kv = bench().await;
+    let write = |cas: Value| kv.post("data/x", json!({ "data": { "a": 1 }, "options": { "cas": cas } }));
+    let mismatch = "check-and-set parameter did not match the current version";
+    assert_eq!(refusal(write(json!(1)).await), mismatch);
+    write(json!(0)).await.unwrap();
+    assert_eq!(refusal(write(json!(0)).await), mismatch);
+    write(json!("1")).await.unwrap();
+    refusal(write(json!(-1)).await);
+    kv.post("config", json!({ "cas_required": true })).await.unwrap();
+    let plain = kv.post("data/x", json!({ "data": {} })).await;
+    assert_eq!(refusal(plain), "check-and-set parameter required for this call");
+    write(json!(2)).await.unwrap();
+    for (body, message) in [(json!({}), "no data provided"), (json!({ "data": null }), "no data provided")] {
+        assert_eq!(refusal(kv.post("data/x", body).await), message);
+    }
+    refusal(kv.post("data/x", json!({ "data": "text" })).await);
+}
+
+#[tokio::test]
+async fn deletes_undeletes_destroys() {
+    let kv = bench().await;
+    put(&kv, "x", json!({ "v": 1 })).await;
+    put(&kv, "x", json!({ "v": 2 })).await;
+    let (reply, effects) = kv.delete("data/x").await.unwrap();
+    assert!(matches!(reply, EngineReply::Empty));
+    assert_eq!((effects[0].event_type, effects[0].path.as_str()), ("kv-v2/data-delete", "data/x"));
+    let EngineReply::NotFoundWith(gone) = kv.read("data/x").await.unwrap() else { panic!("still there") };
+    assert_eq!(gone["data"], Value::Null);
+    assert_eq!(gone["metadata"]["deletion_time"], "2026-11-24T12:00:00Z");
+    assert_eq!(data(kv.read("data/x?version=1").await.unwrap())["data"]["v"], 1);
+    assert!(kv.delete("data/x").await.unwrap().1.is_empty(), "nothing happened the second time");
+    kv.post("undelete/x", json!({ "versions": [2] })).await.unwrap();
+    assert_eq!(data(kv.read("data/x").await.unwrap())["data"]["v"], 2);
+    kv.post("destroy/x", json!({ "versions": ["2"] })).await.unwrap();
+    kv.post("undelete/x", json!({ "versions": [2] })).await.unwrap();
+    let EngineReply::NotFoundWith(gone) = kv.read("data/x").await.unwrap() else { panic!("still there") };
+    assert_eq!(gone["metadata"]["destroyed"], true);
+    kv.post("delete/x", json!({ "versions": [1, 7] })).await.unwrap();
+    assert!(matches!(kv.read("data/x?version=1").await.unwrap(), EngineReply::NotFoundWith(_)));
+    assert_eq!(refusal(kv.post("destroy/x", json!({})).await), "No version number provided");
+    assert!(matches!(kv.delete("data/none").await.unwrap().0, EngineReply::Empty));
+}
+
+#[tokio::test]
+async fn old_versions_go() {
+    let kv = bench().await;
+    for n in 1..=12 {
+        put(&kv, "x", json!({ "n": n })).await;
+    }
+    let meta = data(kv.read("metadata/x").await.unwrap());
+    assert_eq!((&meta["current_version"], &meta["oldest_version"]), (&json!(12), &json!(3)));
+    assert_eq!(meta["versions"].as_object().unwrap().len(), 10);
+    assert!(matches!(kv.read("data/x?version=2").await.unwrap(), EngineReply::NotFound));
+    kv.post("metadata/x", json!({ "max_versions": 2 })).await.unwrap();
+    put(&kv, "x", json!({ "n": 13 })).await;
+    let meta = data(kv.read("metadata/x").await.unwrap());
+    assert_eq!(meta["versions"].as_object().unwrap().keys().collect::<Vec<_>>(), ["12", "13"]);
+    refusal(kv.post("config", json!({ "max_versions": 1_000_000 })).await);
+}
+
+#[tokio::test]
+async fn versions_delete_themselves() {
+    let mut kv = bench().await;
+    kv.post("config", json!({ "delete_version_after": "1h" })).await.unwrap();
+    kv.post("metadata/x", json!({ "delete_version_after": "30m" })).await.unwrap();
+    let written = put(&kv, "x", json!({ "a": 1 })).await;
+    assert_eq!(written["deletion_time"], "2026-11-24T12:30:00Z");
+    kv.now = kv.now.plus(Duration::from_secs(1799));
+    assert!(matches!(kv.read("data/x").await.unwrap(), EngineReply::Data(_)));
+    kv.now = kv.now.plus(Duration::from_secs(1));
+    assert!(matches!(kv.read("data/x").await.unwrap(), EngineReply::NotFoundWith(_)));
+    let config = data(kv.read("config").await.unwrap());
+    assert_eq!(config, json!({ "cas_required": false, "delete_version_after": "1h0m0s", "max_versions": 0 }));
+}
+
+#[tokio::test]
+async fn metadata_lists_and_vanishes() {
+    let kv = bench().await;
+    assert!(matches!(kv.list("metadata/").await.unwrap(), EngineReply::NotFound));
+    kv.post("metadata/only", json!({ "custom_metadata": { "owner": "me" } })).await.unwrap();
+    for path in ["a/b/c", "a/d", "z"] {
+        put(&kv, path, json!({ "k": "v" })).await;
+    }
+    assert_eq!(data(kv.list("metadata/").await.unwrap()), json!(["a/", "only", "z"]));
+    assert_eq!(data(kv.list("metadata/a/").await.unwrap()), json!(["b/", "d"]));
+    assert_eq!(data(kv.list("metadata?limit=1&after=a/").await.unwrap()), json!(["only"]));
+    assert_eq!(data(kv.read("metadata/only").await.unwrap())["custom_metadata"], json!({ "owner": "me" }));
+    let empty = data(kv.read("metadata/z").await.unwrap());
+    assert_eq!(
+        empty,
+        json!({
+            "cas_required": false, "created_time": "2026-11-24T12:00:00Z", "current_version": 1,
+            "custom_metadata": null, "delete_version_after": "0s", "max_versions": 0, "oldest_version": 0,
+            "updated_time": "2026-11-24T12:00:00Z",
+            "versions": { "1": { "created_time": "2026-11-24T12:00:00Z", "deletion_time": "", "destroyed": false } },
+        })
+    );
+    kv.delete("metadata/a/b/c").await.unwrap();
+    assert_eq!(data(kv.list("metadata/a").await.unwrap()), json!(["d"]));
+    assert!(matches!(kv.read("data/a/b/c?version=1").await.unwrap(), EngineReply::NotFound));
+    kv.delete("metadata/a/d").await.unwrap();
+    assert_eq!(data(kv.list("metadata/").await.unwrap()), json!(["only", "z"]));
+    put(&kv, "a/d", json!({})).await;
+    assert_eq!(data(kv.read("data/a/d").await.unwrap())["metadata"]["version"], 1, "starts anew");
+}
+
+#[tokio::test]
+async fn patches_and_subkeys() {
+    let kv = bench().await;
+    let patch = |body: Value| kv.write(Op::Patch, "data/x", json!({ "data": body }));
+    assert!(matches!(patch(json!({ "a": 1 })).await.unwrap().0, EngineReply::NotFound));
+    put(&kv, "x", json!({ "a": 1, "b": { "c": 2, "d": 3 } })).await;
+    let (reply, effects) = patch(json!({ "a": null, "b": { "c": null, "e": [4] } })).await.unwrap();
+    assert_eq!((data(reply)["version"].clone(), effects[0].event_type), (json!(2), "kv-v2/data-patch"));
+    let read = data(kv.read("data/x").await.unwrap());
+    assert_eq!(read["data"], json!({ "b": { "d": 3, "e": [4] } }));
+    let keys = data(kv.read("subkeys/x").await.unwrap());
+    assert_eq!(keys["subkeys"], json!({ "b": { "d": null, "e": null } }));
+    assert_eq!(data(kv.read("subkeys/x?depth=1").await.unwrap())["subkeys"], json!({ "b": null }));
+}
+
+#[tokio::test]
+async fn limits_and_foreign_paths() {
+    let kv = bench().await;
+    let fits = "x".repeat(512 * 1024 - r#"{"k":""}"#.len());
+    put(&kv, "x", json!({ "k": fits })).await;
+    let over = kv.post("data/x", json!({ "data": { "k": format!("{fits}x") } })).await;
+    assert!(matches!(over, Err(EngineError::TooLarge(message)) if message.contains("524288")));
+    for path in ["x", "data", "nothing/x"] {
+        assert!(matches!(kv.read(path).await.unwrap(), EngineReply::Warn(..)), "{path}");
+    }
+    assert!(matches!(kv.read("metadata").await, Err(EngineError::Unsupported)));
+    assert!(matches!(kv.post("data/a//b", json!({ "data": {} })).await, Err(EngineError::BadRequest(_))));
+}
+
+#[tokio::test]
+async fn mounts_do_not_see_each_other() {
+    let mut kv = bench().await;
+    put(&kv, "x", json!({ "a": 1 })).await;
+    kv.mount = coffer_barrier::MountId::random();
+    assert!(matches!(kv.read("data/x").await.unwrap(), EngineReply::NotFound));
+    assert!(matches!(kv.list("metadata/").await.unwrap(), EngineReply::NotFound));
+}

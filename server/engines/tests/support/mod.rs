@@ -1,0 +1,133 @@
+//! A mount on a barrier in memory, and the little that the vault does around an engine.
+
+#![allow(dead_code, reason = "not every test needs all of it")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coffer_barrier::{Barrier, MountId};
+use coffer_core::secret::SecretBytes;
+use coffer_core::shamir::Threshold;
+use coffer_core::time::Timestamp;
+use coffer_engines::{
+    Effect, Engine, EngineError, EngineReply, EngineRequest, Issue, Op, ReadView, WriteView,
+};
+use coffer_storage::memory::MemoryStore;
+use serde_json::{Map, Value, json};
+
+/// 2026-11-24T12:00:00Z.
+pub(crate) const NOON: Timestamp = Timestamp::from_secs(1_795_521_600);
+
+/// One mount of one engine.
+pub(crate) struct Bench<E> {
+    pub(crate) barrier: Barrier,
+    pub(crate) mount: MountId,
+    pub(crate) engine: E,
+    pub(crate) now: Timestamp,
+}
+
+impl<E: Engine> Bench<E> {
+    pub(crate) async fn new(engine: E) -> Self {
+        let barrier = Barrier::new(Arc::new(MemoryStore::new()));
+        let mut rng: rand::rngs::StdRng = rand::make_rng();
+        let shares = barrier.initialize(Threshold::new(1, 1).unwrap(), &mut rng).await.unwrap();
+        barrier.unseal(&shares).await.unwrap();
+        let mount = MountId::random();
+        let mut writer = barrier.begin().await.unwrap();
+        barrier.create_kek(&mut writer, mount).await.unwrap();
+        writer.commit().await.unwrap();
+        Self { barrier, mount, engine, now: NOON }
+    }
+
+    pub(crate) async fn read(&self, path: &str) -> Result<EngineReply, EngineError> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        self.ask(Op::Read, path, query).await
+    }
+
+    pub(crate) async fn list(&self, path: &str) -> Result<EngineReply, EngineError> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        self.ask(Op::List, path, query).await
+    }
+
+    async fn ask(&self, op: Op, path: &str, query: &str) -> Result<EngineReply, EngineError> {
+        let body = Map::new();
+        let query: BTreeMap<String, String> = query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let reader = self.barrier.reader().await?;
+        let view = ReadView::new(self.mount, &reader);
+        let request =
+            EngineRequest { op, path, body: &body, query: &query, now: self.now, display_name: "test-app" };
+        self.engine.read(&view, &request).await
+    }
+
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: Value,
+    ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+        self.write(Op::Write, path, body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+        self.write(Op::Delete, path, json!({})).await
+    }
+
+    /// As the vault does: verify, then one transaction.
+    pub(crate) async fn write(
+        &self,
+        op: Op,
+        path: &str,
+        body: Value,
+    ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+        let Value::Object(body) = body else { panic!("a body is an object") };
+        let query = BTreeMap::new();
+        let request =
+            EngineRequest { op, path, body: &body, query: &query, now: self.now, display_name: "test-app" };
+        let reader = self.barrier.reader().await?;
+        self.engine.verify(&ReadView::new(self.mount, &reader), &request).await?;
+        let mut writer = self.barrier.begin().await?;
+        let done = self.engine.write(&mut WriteView::new(self.mount, &mut writer), &request).await?;
+        writer.commit().await?;
+        Ok(done)
+    }
+
+    pub(crate) async fn exists(&self, path: &str) -> bool {
+        let reader = self.barrier.reader().await.unwrap();
+        self.engine.exists(&ReadView::new(self.mount, &reader), path).await.unwrap()
+    }
+
+    pub(crate) async fn create(&self, payload: &SecretBytes) -> Result<(), EngineError> {
+        let reader = self.barrier.reader().await?;
+        self.engine.create(&ReadView::new(self.mount, &reader), payload).await
+    }
+
+    pub(crate) async fn revoke(&self, payload: &SecretBytes) -> Result<(), EngineError> {
+        let reader = self.barrier.reader().await?;
+        self.engine.revoke(&ReadView::new(self.mount, &reader), payload).await
+    }
+
+    pub(crate) async fn renew(&self, payload: &SecretBytes) -> Result<(), EngineError> {
+        let reader = self.barrier.reader().await?;
+        self.engine.renew(&ReadView::new(self.mount, &reader), payload, self.now).await
+    }
+
+    pub(crate) async fn issue(&self, role: &str) -> Issue {
+        match self.read(&format!("creds/{role}")).await.unwrap() {
+            EngineReply::Issue(issue) => issue,
+            other => panic!("{other:?} is no issue"),
+        }
+    }
+}
+
+/// The data of a reply that has some.
+pub(crate) fn data(reply: EngineReply) -> Value {
+    match reply {
+        EngineReply::Data(data) | EngineReply::NotFoundWith(data) => Value::Object(data),
+        EngineReply::List(names) => json!(names),
+        EngineReply::Warn(inner, _) => data(*inner),
+        other => panic!("{other:?} has no data"),
+    }
+}
