@@ -13,6 +13,7 @@ use crate::codec::{self, transact};
 use crate::door::Door;
 use crate::error::Fail;
 use crate::open::{Open, Surroundings};
+use crate::outage::Heartbeat;
 use crate::{rows, sweep};
 
 /// How often everything but the flushing is done.
@@ -40,7 +41,6 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
     let _ = tokio::join!(flusher, sweeper);
     if let Some(open) = door.open() {
         report("last anchor", anchor(&open).await);
-        report("last sign of life", open.beat().await);
     }
     flush(&around).await;
 }
@@ -84,7 +84,6 @@ async fn sweep_regularly(door: Arc<Door>, shutdown: CancellationToken) {
 
 async fn keep_house(open: &Arc<Open>, count: u64) -> Result<(), Fail> {
     anchor(open).await?;
-    open.beat().await?;
     open.barrier.publish_log().await?;
     if count.is_multiple_of(TRIM_EVERY) {
         open.barrier.trim_log(LOG_KEEP, LOG_STREAMS_KEEP).await?;
@@ -92,18 +91,14 @@ async fn keep_house(open: &Arc<Open>, count: u64) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Keeps the head of the audit log where whoever can edit the file cannot reach.
+/// Leaves a sign of life, and keeps the head of the audit log where whoever can edit the file cannot reach.
 pub(crate) async fn anchor(open: &Open) -> Result<(), Fail> {
-    let key = rows::audit_head(&open.around.config.node_name);
     let head = open.around.audit.head();
-    let anchored = {
-        let reader = open.barrier.reader().await?;
-        codec::get::<Chain>(&reader, &key).await?
-    };
-    if anchored == Some(head) {
-        return Ok(());
-    }
-    transact!(open.barrier, |w| codec::put(w, &key, &head).await?)
+    let beat = Heartbeat { at: open.now(), outage: open.outage };
+    transact!(open.barrier, |w| {
+        codec::put(w, &rows::heartbeat(), &beat).await?;
+        codec::put(w, &rows::audit_head(&open.around.config.node_name), &head).await?;
+    })
 }
 
 /// At unseal: says so, in the log itself, when the log is shorter than it was at the last anchor.

@@ -12,6 +12,7 @@ use coffer_core::shamir::{Share, Threshold};
 use coffer_core::token::{Accessor, Token};
 use serde_json::{Value, json};
 
+use crate::background;
 use crate::codec::{self, transact};
 use crate::dispatch::DELIVERY;
 use crate::error::{Fail, bad};
@@ -126,7 +127,11 @@ impl Door {
     async fn enter(&self) -> Result<(), Fail> {
         match Open::load(Arc::clone(&self.around)).await {
             Ok(open) => {
-                crate::background::check_anchor(&open).await;
+                background::check_anchor(&open).await;
+                if let Err(error) = background::anchor(&open).await {
+                    self.around.barrier.seal();
+                    return Err(error);
+                }
                 self.around.metrics.unsealed.set(1);
                 self.open.store(Some(open));
                 Ok(())
@@ -139,8 +144,13 @@ impl Door {
     }
 
     /// Closes the door and drops the keys.
-    pub(crate) fn seal(&self) {
+    pub(crate) async fn seal(&self) {
+        let open = self.open();
         self.open.store(None);
+        if let Some(open) = open {
+            let anchored = background::anchor(&open).await;
+            let _ = anchored.inspect_err(|error| tracing::warn!(%error, "no last anchor before sealing"));
+        }
         self.around.barrier.seal();
         self.around.metrics.unsealed.set(0);
         *self.progress() = Progress::new();

@@ -12,7 +12,7 @@ use coffer_engines::Engine;
 
 use crate::audit::AuditLog;
 use crate::auth::KeyCache;
-use crate::codec::{self, transact};
+use crate::codec;
 use crate::deps::{Clock, VaultConfig};
 use crate::error::Fail;
 use crate::events::Events;
@@ -47,6 +47,8 @@ pub(crate) struct Open {
     pub(crate) leases: Leases,
     pub(crate) keys: KeyCache,
     pub(crate) outage: Option<Outage>,
+    /// By how much the clock was behind the store when the vault was opened.
+    behind: Duration,
 }
 
 impl Open {
@@ -55,7 +57,13 @@ impl Open {
         let barrier = Arc::clone(&around.barrier);
         let reader = barrier.reader().await?;
         let last = codec::get::<Heartbeat>(&reader, &rows::heartbeat()).await?;
-        let outage = Outage::between(last, around.clock.now());
+        let clock = around.clock.now();
+        // A clock that was set back must not give time back to what was about to end.
+        let behind = last.map_or(Duration::ZERO, |beat| beat.at.saturating_sub(clock));
+        if behind > Duration::from_secs(60) {
+            tracing::warn!(secs = behind.as_secs(), "the clock is behind the time that the store has seen");
+        }
+        let outage = Outage::between(last, clock.plus(behind));
         let open = Self {
             mounts: MountTable::load(Arc::clone(&barrier)).await?,
             policies: Policies::new(Arc::clone(&barrier)),
@@ -63,22 +71,16 @@ impl Open {
             leases: Leases::new(Arc::clone(&barrier)),
             keys: KeyCache::new(Arc::clone(&around.keys)),
             outage,
+            behind,
             barrier,
             around,
         };
-        open.beat().await?;
         Ok(Arc::new(open))
     }
 
     /// Now. Never earlier than the store says it already was.
     pub(crate) fn now(&self) -> Timestamp {
-        self.around.clock.now()
-    }
-
-    /// Leaves a sign of life in the store.
-    pub(crate) async fn beat(&self) -> Result<(), Fail> {
-        let beat = Heartbeat { at: self.now(), outage: self.outage };
-        transact!(self.barrier, |w| codec::put(w, &rows::heartbeat(), &beat).await?)
+        self.around.clock.now().plus(self.behind)
     }
 
     /// The engine of a mount.

@@ -58,6 +58,11 @@ impl Ctx {
         self.record.lease_id = Some(id.to_owned());
     }
 
+    /// Says in the record what else a request turned out to be about. Never a secret.
+    pub(crate) fn about(&mut self, what: &str, which: &str) {
+        self.record.metadata.insert(what.to_owned(), which.to_owned());
+    }
+
     /// A text parameter of the body that must be there.
     pub(crate) fn required(&self, name: &str) -> Result<&str, Fail> {
         self.text(name)?.ok_or_else(|| crate::error::bad(format!("missing {name}")))
@@ -142,19 +147,34 @@ fn refuse(
 
 /// Everything between arrival and record.
 async fn serve(ctx: &mut Ctx) -> Result<Outcome, Fail> {
+    let mut generation = ctx.open.tokens.generation();
     let target = dispatch::route(&ctx.open, &ctx.request);
     let permitted = permit(ctx, target.as_ref().ok()).await?;
     let target = target?;
     if ctx.request.operation.writes() && !target.only_asks(&ctx.request) {
+        // The last moment to see what was cut off since.
+        generation = unchanged(ctx, &permitted, generation).await?;
         ctx.intend(None)?;
     }
-    let generation = ctx.open.tokens.generation();
     let outcome = dispatch::handle(ctx, &permitted, target).await?;
-    // R7: what was cut off while this was on its way is decided again, in the present.
-    if !ctx.intent && ctx.open.tokens.generation() != generation {
-        still_alive(ctx, &permitted).await?;
+    if !ctx.intent {
+        unchanged(ctx, &permitted, generation).await?;
     }
     Ok(outcome)
+}
+
+/// R7: if anything was cut off since `generation`, the request is decided again, in the present. Gives back the
+/// generation that the decision holds for.
+async fn unchanged(ctx: &Ctx, permitted: &Permitted, generation: u64) -> Result<u64, Fail> {
+    let mut decided = generation;
+    loop {
+        let present = ctx.open.tokens.generation();
+        if present == decided {
+            return Ok(present);
+        }
+        decided = present;
+        decide_again(ctx, permitted).await?;
+    }
 }
 
 /// Who asks, and whether he may. Paths that do not exist are refused to those who may not see them.
@@ -183,7 +203,7 @@ async fn authenticate(ctx: &mut Ctx) -> Result<Arc<LiveToken>, Fail> {
     Ok(caller)
 }
 
-async fn still_alive(ctx: &Ctx, permitted: &Permitted) -> Result<(), Fail> {
+async fn decide_again(ctx: &Ctx, permitted: &Permitted) -> Result<(), Fail> {
     let Ok(token) = permitted.token() else { return Ok(()) };
     let open = &ctx.open;
     let now = open.now();

@@ -23,23 +23,12 @@ const PAGE: usize = 500;
 /// more, and their leases are gone or, after the configured wait, at least on their way. False if it
 /// was dead already.
 pub(crate) async fn token(open: &Arc<Open>, hash: &TokenHash) -> Result<bool, Fail> {
-    let now = open.now();
-    let killed = open.tokens.kill(hash, now).await?;
-    if killed {
-        cascade(open, vec![Dying { hash: *hash, since: now }], open.around.config.revoke_wait).await?;
-    }
-    Ok(killed)
+    Ok(tokens(open, std::slice::from_ref(hash)).await? > 0)
 }
 
-/// As [`token`], for many: all of them are dead before the first lease is touched.
+/// As [`token`], for many: all of them are dead before the first lease is touched. Gives back how many were alive.
 pub(crate) async fn tokens(open: &Arc<Open>, hashes: &[TokenHash]) -> Result<usize, Fail> {
-    let now = open.now();
-    let mut dying = Vec::new();
-    for hash in hashes {
-        if open.tokens.kill(hash, now).await? {
-            dying.push(Dying { hash: *hash, since: now });
-        }
-    }
+    let dying = open.tokens.kill(hashes, open.now()).await?;
     let killed = dying.len();
     cascade(open, dying, open.around.config.revoke_wait).await?;
     Ok(killed)
@@ -76,15 +65,13 @@ async fn kill_children(open: &Arc<Open>, parent: &TokenHash) -> Result<Vec<Dying
         if page.is_empty() {
             return Ok(killed);
         }
-        let now = open.now();
-        for (row, child) in page {
-            if open.tokens.kill(&child, now).await? {
-                killed.push(Dying { hash: child, since: now });
-            } else {
-                // A row that outlived its token.
-                transact!(open.barrier, |w| w.delete(&row).await?)?;
-            }
+        let (keys, hashes): (Vec<_>, Vec<_>) = page.into_iter().unzip();
+        let dying = open.tokens.kill(&hashes, open.now()).await?;
+        if dying.is_empty() {
+            // Rows that outlived their tokens.
+            delete_all(open, &keys).await?;
         }
+        killed.extend(dying);
     }
 }
 
@@ -98,12 +85,16 @@ async fn mark_leases(open: &Arc<Open>, hash: &TokenHash) -> Result<Vec<LeaseEntr
         }
         let (keys, ids): (Vec<_>, Vec<_>) = page.into_iter().unzip();
         begun.extend(lease::begin_revoke(open, &ids, open.now()).await?);
-        transact!(open.barrier, |w| {
-            for key in &keys {
-                w.delete(key).await?;
-            }
-        })?;
+        delete_all(open, &keys).await?;
     }
+}
+
+async fn delete_all(open: &Open, keys: &[RowKey]) -> Result<(), Fail> {
+    transact!(open.barrier, |w| {
+        for key in keys {
+            w.delete(key).await?;
+        }
+    })
 }
 
 async fn page<T: serde::de::DeserializeOwned>(open: &Open, family: &str) -> Result<Vec<(RowKey, T)>, Fail> {

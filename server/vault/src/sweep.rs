@@ -29,7 +29,7 @@ const BATCHES_MAX: usize = 50;
 /// How long a sweep waits for the targets of one batch.
 const BATCH_WAIT: Duration = Duration::from_secs(10);
 
-/// Sweeps once.
+/// Sweeps once: tombstones are looked at last, they do no harm.
 pub(crate) async fn sweep(open: &Arc<Open>) -> Result<(), Fail> {
     // Explicit revocations first: somebody waits for them, or did when this server went down.
     finish_dying(open).await?;
@@ -51,10 +51,7 @@ async fn due<T: serde::de::DeserializeOwned>(
 /// Goes on with revocations that were begun and not finished.
 async fn finish_dying(open: &Arc<Open>) -> Result<(), Fail> {
     let dying: Vec<(RowKey, Dying)> = due(open, rows::DYING, u64::MAX).await?;
-    for (_, dead) in dying {
-        revoke::cascade(open, vec![dead], BATCH_WAIT).await?;
-    }
-    Ok(())
+    revoke::cascade(open, dying.into_iter().map(|(_, dead)| dead).collect(), BATCH_WAIT).await
 }
 
 async fn expire_tokens(open: &Arc<Open>) -> Result<(), Fail> {
@@ -64,32 +61,32 @@ async fn expire_tokens(open: &Arc<Open>) -> Result<(), Fail> {
         if page.is_empty() {
             break;
         }
+        let mut dying = Vec::new();
         for (key, hash) in page {
-            expire_token(open, &key, &hash, now).await?;
+            let expired: Option<TokenEntry> =
+                transact!(open.barrier, |w| settle_token(open, w, &key, &hash, now).await?)?;
+            if let Some(entry) = expired {
+                dying.extend(expire(open, &entry, now).await?);
+            }
         }
+        // All of them are dead before the first target is asked: a slow one holds up no token.
+        revoke::cascade(open, dying, BATCH_WAIT).await?;
     }
     Ok(())
 }
 
-/// One token whose time may be over: gets its grace, dies, or (as a tombstone) is forgotten.
-async fn expire_token(open: &Arc<Open>, due: &RowKey, hash: &TokenHash, now: Timestamp) -> Result<(), Fail> {
-    let dying: Option<TokenEntry> =
-        transact!(open.barrier, |w| settle_token(open, w, due, hash, now).await?)?;
-    let Some(entry) = dying else { return Ok(()) };
-    let mut record = AuditRecord::new(
-        now,
-        RecordType::Intent,
-        uuid::Uuid::new_v4().to_string(),
-        "expire",
-        entry.path.as_str(),
-    );
-    describe(&mut record, &entry);
+/// Kills a token whose time is over, with a record before and after.
+async fn expire(open: &Open, entry: &TokenEntry, now: Timestamp) -> Result<Vec<Dying>, Fail> {
+    let id = uuid::Uuid::new_v4().to_string();
+    let mut record = AuditRecord::new(now, RecordType::Intent, id, "expire", entry.path.as_str());
+    describe(&mut record, entry);
     open.around.audit.write(&record).map_err(|_| Fail::Audit)?;
-    revoke::token(open, hash).await?;
+    let dying = open.tokens.kill(&[entry.hash], now).await?;
     record.kind = RecordType::Completion;
     record.status = Some(204);
     record.time = open.now();
-    open.around.audit.write(&record).map_err(|_| Fail::Audit)
+    open.around.audit.write(&record).map_err(|_| Fail::Audit)?;
+    Ok(dying)
 }
 
 /// Gives back the entry of a token that has to die.

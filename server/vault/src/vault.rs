@@ -78,7 +78,7 @@ impl Vault {
         let task = tokio::spawn(async move {
             let ended = pipeline::run(around, door.open(), request).await;
             if ended.seal {
-                door.seal();
+                door.seal().await;
             }
             ended.reply
         });

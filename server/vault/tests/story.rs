@@ -238,3 +238,32 @@ async fn counted_tokens_run_out() {
     bed.get("auth/token/lookup-self", &token).await.expect(200);
     bed.get("auth/token/lookup-self", &token).await.expect(403);
 }
+
+#[tokio::test]
+async fn a_shortened_audit_log_is_told_at_the_next_unseal() {
+    let mut bed = Bed::with_pods().await;
+    bed.login("pod-1").await;
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let background = tokio::spawn(std::sync::Arc::clone(&bed.vault).run_background(shutdown.clone()));
+    shutdown.cancel();
+    background.await.unwrap();
+    bed.cut_audit(3);
+    bed.restart().await;
+    let told = bed.audit_records().into_iter().find(|r| r.path == "sys/audit").unwrap();
+    assert!(told.error.unwrap().starts_with("3 records lost"));
+    assert!(verify(bed.audit_text().lines(), None).is_intact());
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_gives_no_time_back() {
+    let mut bed = Bed::with_pods().await;
+    let token = bed.login("pod-1").await;
+    let (_, account) = bed.issue(&token).await;
+    bed.advance(std::time::Duration::from_secs(3000)).await;
+    bed.vault.anchor().await.unwrap();
+    bed.clock.set_back(std::time::Duration::from_secs(3000));
+    bed.restart().await;
+    bed.advance(std::time::Duration::from_secs(601)).await;
+    bed.sweep().await;
+    assert!(!bed.database.has(&account));
+}

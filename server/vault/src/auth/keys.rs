@@ -117,3 +117,54 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Gives a set with the key `k<n>`, n being how often it was asked; or fails.
+    #[derive(Default)]
+    struct Rotating {
+        asked: AtomicU32,
+        down: AtomicBool,
+    }
+
+    #[async_trait]
+    impl FetchKeys for Rotating {
+        async fn fetch(&self, _query: &KeysQuery) -> Result<String, String> {
+            let n = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+            if self.down.load(Ordering::SeqCst) {
+                return Err("down".into());
+            }
+            let key = serde_json::json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": format!("k{n}")});
+            Ok(serde_json::json!({ "keys": [key] }).to_string())
+        }
+    }
+
+    fn config() -> Config {
+        let host = "https://k8s".into();
+        Config { issuer: "i".into(), host, ca_pem: None, jwks_url: None, jwks: None }
+    }
+
+    #[tokio::test]
+    async fn unknown_keys_are_looked_for_but_not_too_often() {
+        let source = Arc::new(Rotating::default());
+        let cache = KeyCache::new(Arc::clone(&source) as Arc<dyn FetchKeys>);
+        let (mount, config, at) = (MountId::random(), config(), Timestamp::from_secs);
+        assert!(cache.find(mount, &config, "k1", at(1000)).await.is_ok());
+        for _ in 0..5 {
+            assert!(cache.find(mount, &config, "k2", at(1005)).await.is_err());
+        }
+        assert_eq!(source.asked.load(Ordering::SeqCst), 1);
+        assert!(cache.find(mount, &config, "k2", at(1010)).await.is_ok());
+        assert!(cache.find(mount, &config, "k1", at(1011)).await.is_err(), "withdrawn");
+        // Known keys are asked for again after a while, and survive a short outage of the cluster.
+        source.down.store(true, Ordering::SeqCst);
+        assert!(cache.find(mount, &config, "k2", at(1700)).await.is_ok());
+        assert!(cache.find(mount, &config, "k2", at(1010 + 3600)).await.is_err());
+    }
+}

@@ -62,12 +62,14 @@ pub(super) async fn list(ctx: &Ctx, mount: &Mount) -> Result<Outcome, Fail> {
 }
 
 /// `POST auth/<mount>/revoke-pod`: the tombstone first, so that the pod cannot come back in; then its tokens.
-pub(super) async fn revoke(ctx: &Ctx, mount: &Arc<Mount>) -> Result<Outcome, Fail> {
-    let uid = ctx.required("uid")?;
+pub(super) async fn revoke(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, Fail> {
+    let uid = ctx.required("uid")?.to_owned();
+    let uid = uid.as_str();
     let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
     if uid.is_empty() || uid.len() > 128 || !uid.bytes().all(plain) {
         return Err(bad("uid is not a pod's UID"));
     }
+    ctx.about("revoked_pod_uid", uid);
     let open = &ctx.open;
     let marked: Result<(), Fail> = transact!(open.barrier, |w| bury_in(w, mount.id, uid, ctx.now).await?);
     marked?;

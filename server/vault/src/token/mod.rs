@@ -6,6 +6,7 @@ mod cache;
 mod entry;
 mod ops;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use coffer_barrier::{Barrier, MountId, Read, Writer};
@@ -191,13 +192,26 @@ impl Tokens {
         Ok(())
     }
 
-    /// Kills one token: when this returns, its end is durable, nothing in memory vouches for it or its
-    /// descendants, and a `dying` row keeps what is still to be done. False if it was dead already; that is
-    /// known from a snapshot as fresh as the commit would have been.
-    pub(crate) async fn kill(&self, hash: &TokenHash, now: Timestamp) -> Result<bool, Fail> {
-        let killed = transact!(self.barrier, |w| Self::kill_in(w, hash, now).await?);
-        self.forget(hash);
-        killed
+    /// Kills tokens: when this returns, the end of each is durable, nothing in memory vouches for any of them or
+    /// their descendants, and a `dying` row each keeps what is still to be done. Gives back those that were alive
+    /// till now; that the others were dead is known from snapshots as fresh as the commits would have been.
+    pub(crate) async fn kill(&self, hashes: &[TokenHash], now: Timestamp) -> Result<Vec<Dying>, Fail> {
+        let mut dying = Vec::new();
+        let mut failure = None;
+        for hash in hashes {
+            match transact!(self.barrier, |w| Self::kill_in(w, hash, now).await?) {
+                Ok(true) => dying.push(Dying { hash: *hash, since: now }),
+                Ok(false) => {}
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        // Also those that were dead: whoever killed them may not have come this far yet (trap 5 of `revocation.md`);
+        // and those whose commit failed: it may have been applied.
+        self.forget(hashes);
+        failure.map_or(Ok(dying), Err)
     }
 
     async fn kill_in(writer: &mut Writer, hash: &TokenHash, now: Timestamp) -> Result<bool, Fail> {
@@ -223,9 +237,19 @@ impl Tokens {
         Ok(true)
     }
 
-    /// Nothing in memory vouches for this token or its descendants any more.
-    pub(crate) fn forget(&self, hash: &TokenHash) {
-        self.cache.drop_where(|token| token.descends_from(hash));
+    /// Nothing in memory vouches for these tokens or their descendants any more.
+    pub(crate) fn forget(&self, hashes: &[TokenHash]) {
+        match hashes {
+            [] => return,
+            [one] => self.cache.drop_where(|token| token.descends_from(one)),
+            many => {
+                let gone: HashSet<&TokenHash> = many.iter().collect();
+                self.cache.drop_where(|token| {
+                    let entry = &token.entry;
+                    gone.contains(&entry.hash) || entry.ancestors.iter().any(|above| gone.contains(above))
+                });
+            }
+        }
         self.announce();
     }
 

@@ -104,7 +104,7 @@ async fn renew(ctx: &Ctx, hash: TokenHash, shown: Option<&Token>) -> Result<Outc
     let renewed: Result<TokenEntry, Fail> =
         transact!(open.barrier, |w| renew_in(open, w, &hash, increment, ctx.now).await?);
     // Descendants in memory know their ancestors' ends.
-    open.tokens.forget(&hash);
+    open.tokens.forget(&[hash]);
     let entry = renewed?;
     let seconds = entry.ttl_left(ctx.now);
     Ok(Outcome { identity: None, ..Outcome::auth(&entry, shown, seconds) })

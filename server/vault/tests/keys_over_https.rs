@@ -1,0 +1,67 @@
+//! Signing keys from a real HTTPS server with a private CA: what login needs in a cluster.
+
+use std::sync::Arc;
+
+use coffer_vault::{FetchKeys as _, HttpKeys, KeysQuery};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// Serves one kind of answer for ever; gives back its port and its certificate.
+async fn api_server(answer: &'static str) -> Result<(u16, String), Box<dyn std::error::Error>> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()])?;
+    let pem = made.cert.pem();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap_or(0);
+            let asked = String::from_utf8_lossy(&request[..read]).to_lowercase();
+            let allowed = asked.starts_with("get /openid/v1/jwks ")
+                && asked.contains("authorization: bearer own-token\r\n");
+            let answer = if allowed { answer } else { "HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n" };
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    Ok((port, pem))
+}
+
+#[tokio::test]
+async fn fetches_with_a_private_ca_and_the_servers_own_token() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("token"), "own-token\n")?;
+    let keys = HttpKeys::with_dir(dir.path());
+    let (port, pem) = api_server("HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n{\"keys\":[]}").await?;
+    let query = KeysQuery {
+        url: format!("https://localhost:{port}/openid/v1/jwks"),
+        ca_pem: Some(pem.clone()),
+        own_token: true,
+    };
+    assert_eq!(keys.fetch(&query).await?, "{\"keys\":[]}");
+    // The same from the CA that Kubernetes puts beside the token.
+    std::fs::write(dir.path().join("ca.crt"), &pem)?;
+    assert!(keys.fetch(&KeysQuery { ca_pem: None, ..query.clone() }).await.is_ok());
+    // The token goes nowhere else.
+    assert_eq!(keys.fetch(&KeysQuery { own_token: false, ..query.clone() }).await, Err("status 403".into()));
+    let (_, other) = api_server("").await?;
+    assert!(keys.fetch(&KeysQuery { ca_pem: Some(other), ..query.clone() }).await.is_err(), "another CA");
+    let plain = query.url.replace("https", "http");
+    assert!(keys.fetch(&KeysQuery { url: plain, ..query }).await.is_err(), "never in the clear");
+    let redirect = "HTTP/1.1 302 Found\r\nlocation: https://localhost/\r\ncontent-length: 0\r\n\r\n";
+    let (port, pem) = api_server(redirect).await?;
+    let url = format!("https://localhost:{port}/openid/v1/jwks");
+    let query = KeysQuery { url, ca_pem: Some(pem), own_token: true };
+    assert_eq!(keys.fetch(&query).await, Err("status 302".into()));
+    Ok(())
+}
