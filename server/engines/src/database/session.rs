@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coffer_barrier::MountId;
 use coffer_core::secret::SecretString;
@@ -42,6 +42,7 @@ pub(super) struct Sessions {
 struct Entry {
     generation: u64,
     pool: Pool,
+    used: Instant,
 }
 
 impl Sessions {
@@ -65,34 +66,29 @@ impl Sessions {
         }
     }
 
-    /// Ends the sessions of a connection that is no more.
+    /// Lets go of the sessions under settings that are no more. Those at work end with their work.
     pub(super) fn forget(&self, mount: MountId, name: &str) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = pools.remove(&(mount, name.to_owned())) {
-            entry.pool.close();
-        }
+        pools.remove(&(mount, name.to_owned()));
     }
 
     fn pool(&self, mount: MountId, name: &str, connection: &Connection) -> Result<Pool, EngineError> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        // A pool is dropped, never closed: somebody may hold it and be about to take a session.
         pools.retain(|_, entry| {
             entry.pool.retain(|_, metrics| metrics.last_used() < IDLE_MAX);
-            let status = entry.pool.status();
-            let used = status.size > 0 || status.waiting > 0;
-            if !used {
-                entry.pool.close();
-            }
-            used
+            entry.used.elapsed() < IDLE_MAX
         });
         let key = (mount, name.to_owned());
-        if let Some(entry) = pools.get(&key) {
-            if entry.generation == connection.generation {
-                return Ok(entry.pool.clone());
-            }
-            entry.pool.close();
+        if let Some(entry) = pools.get_mut(&key)
+            && entry.generation == connection.generation
+        {
+            entry.used = Instant::now();
+            return Ok(entry.pool.clone());
         }
         let pool = self.build(connection)?;
-        pools.insert(key, Entry { generation: connection.generation, pool: pool.clone() });
+        let entry = Entry { generation: connection.generation, pool: pool.clone(), used: Instant::now() };
+        pools.insert(key, entry);
         Ok(pool)
     }
 
