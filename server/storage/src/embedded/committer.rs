@@ -4,6 +4,7 @@
 //! It never answers "failed" when it does not know. After an IO error it opens the file anew and looks: a commit that
 //! is not there was not applied, one that is there after an error is reported as unknown.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use coffer_barrier::store::StoreError;
@@ -32,6 +33,8 @@ pub(crate) struct Request {
 pub(crate) struct Committer {
     shared: Arc<Shared>,
     recent: Recent,
+    /// The keys of a commit whose outcome is not known yet, with the versions they would have.
+    unsettled: Vec<(Vec<u8>, u64)>,
     /// The last version known committed.
     version: u64,
     /// A sync failed: nothing is written any more until the process starts again.
@@ -40,7 +43,7 @@ pub(crate) struct Committer {
 
 impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, version: u64) -> Self {
-        Self { shared, recent: Recent::default(), version, poisoned: false }
+        Self { shared, recent: Recent::default(), unsettled: Vec::new(), version, poisoned: false }
     }
 
     /// Works until nobody can send any more, then closes the file.
@@ -57,36 +60,59 @@ impl Committer {
             }
             self.process(batch, bytes);
         }
-        drop(self.shared.take_database());
+        self.shared.close();
     }
 
     fn process(&mut self, batch: Vec<Request>, bytes: usize) {
+        // A reader may have opened the file anew, after an attempt here that failed.
+        match self.shared.version() {
+            Ok(version) => self.settle(version),
+            Err(error) => {
+                for request in batch {
+                    answer(request.reply, Err(copy(&error)));
+                }
+                return;
+            }
+        }
         self.recent.prune(self.shared.oldest_live(self.version));
         let mut accepted = Vec::with_capacity(batch.len());
         let mut version = self.version;
+        // What the batch itself changes, on top of what is committed.
+        let mut changed: HashMap<Vec<u8>, u64> = HashMap::new();
         for request in batch {
             let Request { snapshot, changes, reply } = request;
-            let conflict = !self.recent.covers(snapshot)
-                || changes.conflicts(snapshot, |key| self.recent.last_change(key));
-            if conflict {
+            let last_change = |key: &[u8]| changed.get(key).copied().or_else(|| self.recent.last_change(key));
+            if !self.recent.covers(snapshot) || changes.conflicts(snapshot, last_change) {
                 answer(reply, Err(StoreError::Conflict));
                 continue;
             }
             if !changes.writes.is_empty() {
                 version += 1;
-                for key in changes.writes.keys() {
-                    self.recent.record(key.clone(), version);
-                }
+                changed.extend(changes.writes.keys().map(|key| (key.clone(), version)));
             }
             accepted.push((changes, version, reply));
         }
-        // When this fails, the changes stay in `recent`: that can only make somebody run again for nothing.
+        self.unsettled.extend(changed);
         let outcome = if version == self.version { Ok(()) } else { self.apply(&accepted, version, bytes) };
-        if outcome.is_ok() {
-            self.version = version;
+        match &outcome {
+            Ok(()) => self.settle(version),
+            // What the file holds is asked before the next batch.
+            Err(StoreError::OutcomeUnknown) => {}
+            Err(_) => self.unsettled.clear(),
         }
         for (_, version, reply) in accepted {
             answer(reply, outcome.as_ref().map(|()| version).map_err(copy));
+        }
+    }
+
+    /// The file is known to hold everything up to `version` and nothing above. What was not applied must not be
+    /// remembered: nobody could ever write those keys again.
+    fn settle(&mut self, version: u64) {
+        self.version = version;
+        for (key, changed) in self.unsettled.drain(..) {
+            if changed <= version {
+                self.recent.record(key, changed);
+            }
         }
     }
 
@@ -99,20 +125,15 @@ impl Committer {
         if self.poisoned {
             return Err(StoreError::Unavailable("a sync of the store failed; restart to write again".into()));
         }
-        if self.shared.is_closed() {
-            // An earlier attempt to open the file again failed.
-            self.version = self.shared.reopen()?;
-            return Err(StoreError::Unavailable("the store was just opened again".into()));
-        }
         let needed = RESERVE_BYTES.saturating_add((bytes as u64).saturating_mul(4));
         if self.shared.free_bytes().is_some_and(|free| free < needed) {
             return Err(StoreError::Full("no room for a commit on the store's disk".into()));
         }
         let changes = accepted.iter().map(|(changes, ..)| changes);
         match self.shared.with_database(|database| write(database, changes, version)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(self.recover(&error, version)),
-            None => Err(StoreError::Unavailable("the store is closed".into())),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.recover(&error, version)),
+            Err(e) => Err(e),
         }
     }
 
@@ -124,20 +145,16 @@ impl Committer {
         let found = self.shared.reopen();
         match found {
             Ok(found) if found < version => {
-                self.version = found;
-                if full {
-                    StoreError::Full("the store's disk is full".into())
-                } else if self.poisoned {
+                if self.poisoned {
                     // Not in the file as it reads now; what the disk has nobody knows.
                     StoreError::OutcomeUnknown
+                } else if full {
+                    StoreError::Full("the store's disk is full".into())
                 } else {
                     StoreError::Unavailable(error.to_string())
                 }
             }
-            Ok(found) => {
-                self.version = found;
-                StoreError::OutcomeUnknown
-            }
+            Ok(_) => StoreError::OutcomeUnknown,
             Err(e) => {
                 tracing::error!(error = %e, "the embedded store could not be opened again");
                 StoreError::OutcomeUnknown

@@ -66,6 +66,9 @@ impl EmbeddedStore {
             return Err(StoreError::Unavailable("another process has the store's directory".into()));
         }
         let data: PathBuf = dir.join(DATA_FILE);
+        if !data.exists() {
+            create_whole(dir, &data)?;
+        }
         let free_dir = dir.to_owned();
         let open: OpenBackend = Box::new(move || {
             let backend = FileBackend::new(private_file(&data)?).map_err(io::Error::other)?;
@@ -77,8 +80,6 @@ impl EmbeddedStore {
         });
         let mut store = Self::with_backend(open, free)?;
         store._lock = Some(lock);
-        // The file's entry in the directory must survive a power cut too.
-        File::open(dir).and_then(|d| d.sync_all()).map_err(unavailable)?;
         Ok(store)
     }
 
@@ -88,7 +89,7 @@ impl EmbeddedStore {
         let database = open_database(&open, &health)?;
         let version = stored_version(&database).map_err(storage)?;
         let shared = Arc::new(Shared {
-            database: RwLock::new(Some(database)),
+            database: RwLock::new(Slot::Open(database)),
             health: Mutex::new(health),
             live: Mutex::new(Live { committed: version, snapshots: BTreeMap::new() }),
             open,
@@ -131,9 +132,18 @@ impl Store for EmbeddedStore {
     }
 }
 
+/// The open file, if it is open.
+enum Slot {
+    Open(Database),
+    /// It failed and could not be opened anew; the next call tries again.
+    Failed,
+    /// For good.
+    Closed,
+}
+
 /// What the store, its snapshots and its committer share.
 pub(crate) struct Shared {
-    database: RwLock<Option<Database>>,
+    database: RwLock<Slot>,
     health: Mutex<Arc<Health>>,
     live: Mutex<Live>,
     open: OpenBackend,
@@ -148,16 +158,31 @@ struct Live {
 }
 
 impl Shared {
-    fn with_database<T>(&self, f: impl FnOnce(&Database) -> T) -> Option<T> {
-        self.database.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(f)
+    /// Runs `f` on the open file. After a failed attempt to open it anew this is the next attempt.
+    fn with_database<T>(&self, f: impl FnOnce(&Database) -> T) -> Result<T, StoreError> {
+        {
+            let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            if let Slot::Open(database) = &*slot {
+                return Ok(f(database));
+            }
+        }
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if let Slot::Failed = &*slot {
+            self.open_into(&mut slot)?;
+        }
+        match &*slot {
+            Slot::Open(database) => Ok(f(database)),
+            _ => Err(StoreError::Unavailable("the store is closed".into())),
+        }
     }
 
-    fn take_database(&self) -> Option<Database> {
-        self.database.write().unwrap_or_else(PoisonError::into_inner).take()
+    fn close(&self) {
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = Slot::Closed;
     }
 
-    fn is_closed(&self) -> bool {
-        self.database.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    /// The version that the file holds.
+    fn version(&self) -> Result<u64, StoreError> {
+        self.with_database(stored_version)?.map_err(storage)
     }
 
     fn health(&self) -> Arc<Health> {
@@ -170,15 +195,21 @@ impl Shared {
 
     /// Opens the file anew and returns its version. Snapshots of before fail from here on.
     fn reopen(&self) -> Result<u64, StoreError> {
-        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        // Dropped first: it holds the lock on the file.
-        drop(slot.take());
+        {
+            let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+            // Dropped first: it holds the lock on the file.
+            *slot = Slot::Failed;
+            self.open_into(&mut slot)?;
+        }
+        self.version()
+    }
+
+    fn open_into(&self, slot: &mut Slot) -> Result<(), StoreError> {
         let health = Arc::new(Health::default());
         let database = open_database(&self.open, &health)?;
-        let version = stored_version(&database).map_err(storage)?;
         *lock(&self.health) = health;
-        *slot = Some(database);
-        Ok(version)
+        *slot = Slot::Open(database);
+        Ok(())
     }
 
     /// The oldest version that a live snapshot may read, given the newest committed one.
@@ -212,13 +243,14 @@ impl EmbeddedBase {
             Ok((txn.open_table(ROWS)?, version))
         });
         match taken {
-            Some(Ok((rows, version))) => Ok(Self { rows, version, shared: Arc::clone(shared), counted }),
-            other => {
+            Ok(Ok((rows, version))) => Ok(Self { rows, version, shared: Arc::clone(shared), counted }),
+            Ok(Err(e)) => {
                 uncount(shared, counted);
-                Err(match other {
-                    Some(Err(e)) => storage(e),
-                    _ => StoreError::Unavailable("the store is closed".into()),
-                })
+                Err(storage(e))
+            }
+            Err(e) => {
+                uncount(shared, counted);
+                Err(e)
             }
         }
     }
@@ -345,6 +377,23 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
         }
         Err(other) => Err(other.into()),
     }
+}
+
+/// Creates the data file under another name and renames it: a power cut meanwhile leaves no file that does not open.
+fn create_whole(dir: &Path, data: &Path) -> Result<(), StoreError> {
+    let half = data.with_extension("new");
+    match std::fs::remove_file(&half) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(unavailable(e)),
+        _ => {}
+    }
+    let file = private_file(&half).map_err(unavailable)?;
+    let backend = FileBackend::new(file.try_clone().map_err(unavailable)?).map_err(storage)?;
+    let database = Database::builder().create_with_backend(backend).map_err(storage)?;
+    prepare(&database).map_err(storage)?;
+    drop(database);
+    file.sync_all().map_err(unavailable)?;
+    std::fs::rename(&half, data).map_err(unavailable)?;
+    File::open(dir).and_then(|d| d.sync_all()).map_err(unavailable)
 }
 
 fn private_file(path: &Path) -> io::Result<File> {
