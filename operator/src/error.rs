@@ -58,6 +58,15 @@ pub(crate) fn is_forbidden(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
+/// Whether the server said that it is sealed. A 503 alone may have other reasons, each with another remedy.
+pub(crate) fn says_sealed(error: &ClientError) -> bool {
+    match error {
+        ClientError::Status { code: 503, errors } => errors.iter().any(|text| text.contains("sealed")),
+        ClientError::Status { code, .. } => *code == 501,
+        _ => false,
+    }
+}
+
 /// Longest text of a condition that comes from elsewhere.
 const MESSAGE_CHARS_MAX: usize = 512;
 

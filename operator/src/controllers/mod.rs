@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::conditions::{Verdict, transition};
 use crate::context::Context;
-use crate::error::{Error, brief};
+use crate::error::{Error, brief, says_sealed};
 use crate::{clock, events, finalize};
 
 pub(crate) use run::{run, stopped};
@@ -70,7 +70,7 @@ pub(crate) async fn settle<T>(
 
 fn failure_of(error: &coffer_client::ClientError) -> Failure {
     let said = brief(&error.to_string());
-    let (reason, message) = if error.is_sealed() {
+    let (reason, message) = if says_sealed(error) {
         ("Sealed", format!("the vault is sealed; unseal it with `coffer operator unseal` ({said})"))
     } else if error.is_denied() {
         (
@@ -146,7 +146,9 @@ mod tests {
     #[test]
     fn each_refusal_has_its_reason() {
         let status = |code| ClientError::Status { code, errors: vec!["no".into()] };
-        assert_eq!(failure_of(&status(503)).reason, "Sealed");
+        let sealed = ClientError::Status { code: 503, errors: vec!["Vault is sealed".into()] };
+        assert_eq!(failure_of(&sealed).reason, "Sealed");
+        assert_eq!(failure_of(&status(503)).reason, "ServerRefused");
         assert_eq!(failure_of(&status(403)).reason, "Denied");
         assert_eq!(failure_of(&status(400)).reason, "ServerRefused");
         assert_eq!(failure_of(&ClientError::Unreachable("x".into())).reason, "Unreachable");

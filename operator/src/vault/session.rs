@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::error::{Error, NotConnected, brief};
+use crate::error::{Error, NotConnected, brief, says_sealed};
 use crate::names::Names;
 
 /// Limits of a call. Shorter than the agent's: a reconcile that fails is repeated, and a finalizer has a deadline.
@@ -151,7 +151,7 @@ async fn keep_alive(session: &mut Session) -> bool {
 /// Why no session could be had, in the words of a condition.
 pub(crate) fn explain(error: &ClientError, mount: &str) -> NotConnected {
     let said = brief(&error.to_string());
-    let (reason, message) = if error.is_sealed() {
+    let (reason, message) = if says_sealed(error) {
         ("Sealed", format!("the vault is sealed; unseal it with `coffer operator unseal` ({said})"))
     } else if matches!(error.status(), Some(400 | 403 | 404)) {
         (
@@ -160,6 +160,8 @@ pub(crate) fn explain(error: &ClientError, mount: &str) -> NotConnected {
                 "the server refused the operator's login at auth/{mount}; run `coffer operator k8s-bootstrap` or let autoInit do it ({said})"
             ),
         )
+    } else if error.status().is_some() {
+        ("ServerUnavailable", format!("the server answers but cannot do it now: {said}"))
     } else if matches!(error, ClientError::Config(_)) {
         ("InvalidConnection", format!("check spec.address and spec.caBundleRef: {said}"))
     } else {
@@ -180,7 +182,9 @@ mod tests {
     #[test]
     fn each_failure_says_what_to_do() {
         let status = |code| ClientError::Status { code, errors: vec!["no".into()] };
-        assert_eq!(explain(&status(503), "m").reason, "Sealed");
+        let sealed = ClientError::Status { code: 503, errors: vec!["Vault is sealed".into()] };
+        assert_eq!(explain(&sealed, "m").reason, "Sealed");
+        assert_eq!(explain(&status(503), "m").reason, "ServerUnavailable");
         assert_eq!(explain(&status(403), "m").reason, "LoginRefused");
         assert_eq!(explain(&ClientError::Unreachable("refused".into()), "m").reason, "Unreachable");
         assert_eq!(explain(&ClientError::Config("CA".into()), "m").reason, "InvalidConnection");
