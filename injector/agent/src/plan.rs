@@ -100,12 +100,7 @@ fn agenda(s: &Situation<'_>) -> Vec<(Step, u64)> {
             out.push((Step::Login, 0));
             return out;
         }
-        if token.life.exhausted {
-            let overlap = s.wanted.iter().filter_map(held).map(overlap_ms).max().unwrap_or(0);
-            out.push((Step::Login, replace_ms(token.life, overlap)));
-        } else {
-            out.push((Step::RenewToken, renew_ms(token.life, RENEW_AT_PERCENT_DEFAULT)));
-        }
+        out.push(token_upkeep(token.life, s.wanted.iter().filter_map(held)));
     }
     let mut documents = 0;
     for wanted in s.wanted {
@@ -136,6 +131,25 @@ fn agenda(s: &Situation<'_>) -> Vec<(Step, u64)> {
         }
     }
     out
+}
+
+// A lease never outlives its token, so one that cannot be prolonged may only say that the token is at its
+// end. Then the login comes first: a credential taken with the old token would be replaced at once.
+fn token_upkeep<'a>(token: Life, held: impl Iterator<Item = &'a Held> + Clone) -> (Step, u64) {
+    let swaps = held.clone().filter_map(|h| {
+        let life = h.issue.as_ref()?.lease.as_ref()?.life;
+        life.exhausted.then(|| (replace_ms(life, overlap_ms(h)), life.since_ms + life.ttl_ms))
+    });
+    if token.exhausted {
+        let overlap = held.map(overlap_ms).max().unwrap_or(0);
+        let token_end = token.since_ms + token.ttl_ms;
+        let bound = swaps.filter(|(_, lease_end)| token_end <= lease_end + SWAP_MARGIN_MS);
+        let first = bound.map(|(swap, _)| swap).min().unwrap_or(u64::MAX);
+        (Step::Login, replace_ms(token, overlap).min(first))
+    } else {
+        let ask = swaps.map(|(swap, _)| swap).filter(|swap| *swap > token.since_ms).min();
+        (Step::RenewToken, renew_ms(token, RENEW_AT_PERCENT_DEFAULT).min(ask.unwrap_or(u64::MAX)))
+    }
 }
 
 // How a secret in hand is kept: a lease by renewal, then by replacement; anything else by reading again.

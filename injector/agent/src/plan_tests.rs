@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::state::{Document, Lease, Retired, Retiring, Token};
-use coffer_client::wire::{DeliveryDocument, DeliverySource};
+use coffer_client::wire::{DeliveryDocument, DeliverySource, Disclose};
 
 const HOUR: u64 = 3_600_000;
 
@@ -63,8 +63,6 @@ fn held(lease: Option<Life>) -> Held {
         issues: 1,
     }
 }
-
-use coffer_client::wire::Disclose;
 
 fn state(token: Option<Token>, secrets: Vec<(&str, Held)>) -> State {
     State {
@@ -128,17 +126,31 @@ fn a_failed_renewal_waits_for_its_backoff() {
 #[test]
 fn an_exhausted_lease_is_replaced_an_overlap_before_its_end() {
     let exhausted = Life { since_ms: 0, ttl_ms: HOUR, exhausted: true };
-    let s = state(token(life(0, 24 * HOUR)), vec![("a", held(Some(exhausted)))]);
+    let mut s = state(token(life(0, 24 * HOUR)), vec![("a", held(Some(exhausted)))]);
     let due = HOUR - 330_000;
     assert_eq!(decide(&["a"], &s, due - 1), Step::Idle(Some(due)));
+    s.token = token(life(due, 24 * HOUR));
     assert_eq!(decide(&["a"], &s, due), Step::Issue("a".to_owned()));
+}
+
+#[test]
+fn a_lease_that_ends_with_its_token_waits_for_the_new_login() {
+    let exhausted = |ttl_ms| Life { since_ms: 0, ttl_ms, exhausted: true };
+    let swap = HOUR - 330_000;
+    let mut s = state(token(life(0, HOUR * 3 / 2)), vec![("a", held(Some(exhausted(HOUR))))]);
+    assert_eq!(decide(&["a"], &s, swap), Step::RenewToken, "is it the token that ends?");
+    s.token = token(Life { since_ms: swap, ttl_ms: 330_000, exhausted: true });
+    assert_eq!(decide(&["a"], &s, swap), Step::Login);
+    s.token = token(Life { since_ms: swap, ttl_ms: HOUR, exhausted: true });
+    assert_eq!(decide(&["a"], &s, swap), Step::Issue("a".to_owned()), "no, the lease alone");
 }
 
 #[test]
 fn a_short_exhausted_lease_is_replaced_at_half_its_life() {
     let exhausted = Life { since_ms: 0, ttl_ms: 60_000, exhausted: true };
-    let s = state(token(life(0, 24 * HOUR)), vec![("a", held(Some(exhausted)))]);
+    let mut s = state(token(life(0, 24 * HOUR)), vec![("a", held(Some(exhausted)))]);
     assert_eq!(decide(&["a"], &s, 29_999), Step::Idle(Some(30_000)));
+    s.token = token(life(30_000, 24 * HOUR));
     assert_eq!(decide(&["a"], &s, 30_000), Step::Issue("a".to_owned()));
 }
 
