@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use coffer_barrier::store::Store;
+use coffer_storage::embedded::EmbeddedStore;
 use coffer_storage::memory::MemoryStore;
 use coffer_vault::{Deps, HttpKeys, Vault, VaultConfig, standard_engines};
 use rustls_pki_types::CertificateDer;
@@ -39,7 +40,8 @@ fn store(storage: &Storage) -> anyhow::Result<Arc<dyn Store>> {
     match storage {
         Storage::Memory => Ok(Arc::new(MemoryStore::new())),
         Storage::Embedded { path } => {
-            anyhow::bail!("storage {}: embedded storage is not in this build yet", path.display())
+            let store = EmbeddedStore::open(path).with_context(|| format!("storage {}", path.display()))?;
+            Ok(Arc::new(store))
         }
     }
 }

@@ -21,12 +21,8 @@ pub(crate) fn audited(reply: Audited<Reply>) -> Response {
 }
 
 /// A status reply: health, seal status and the few others that need no audit record.
-pub(crate) fn status(reply: &Reply, with_body: bool) -> Response {
-    let mut response = plain(reply);
-    if !with_body {
-        *response.body_mut() = Body::empty();
-    }
-    response
+pub(crate) fn status(reply: &Reply) -> Response {
+    plain(reply)
 }
 
 /// A request that could not be understood, once that is recorded.

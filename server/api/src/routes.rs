@@ -47,7 +47,7 @@ async fn route(api: &Api, id: &str, parts: &mut Parts, body: Body) -> Result<Res
         }
     };
     let reply = api.vault.status(id, Peer::ip(&parts.extensions), status).await;
-    Ok(answer::status(&reply, parts.method != http::Method::HEAD))
+    Ok(answer::status(&reply))
 }
 
 async fn entry(State(api): State<Api>, request: HttpRequest) -> Response {

@@ -1,0 +1,159 @@
+//! Runs the built binary: servers on ports the system chooses, and commands against them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_coffer");
+
+/// A running server. Killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    /// What it says, line by line, from both of its outputs.
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// A development server.
+    pub(crate) fn dev() -> Self {
+        let mut server = Self::start(&["server", "--dev", "--dev-listen-address", "127.0.0.1:0"]);
+        server.until("Audit log: ");
+        server
+    }
+
+    /// A server with a configuration that listens once.
+    pub(crate) fn with_config(config: &Path) -> Self {
+        Self::start(&["server", "--config", config.to_str().unwrap()])
+    }
+
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = mpsc::channel();
+        follow(child.stdout.take().unwrap(), sender.clone());
+        follow(child.stderr.take().unwrap(), sender);
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { child, lines, seen: Vec::new(), address };
+        let line = server.until("listening address=");
+        let text = line.split("address=").nth(1).unwrap().split(' ').next().unwrap();
+        server.address = text.parse().unwrap();
+        server.until("started");
+        server
+    }
+
+    /// The first line with this text, said already or to come. Panics when the server ends without it.
+    pub(crate) fn until(&mut self, text: &str) -> String {
+        if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
+            return line.clone();
+        }
+        loop {
+            let line = self.lines.recv().unwrap_or_else(|_| panic!("no {text:?} in {:#?}", self.seen));
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// What follows a label of the development server's greeting.
+    pub(crate) fn said(&mut self, label: &str) -> String {
+        self.until(label).split_once(label).unwrap().1.trim().to_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits for the end; gives the exit code and everything that was said.
+    pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
+        let code = self.child.wait().unwrap().code();
+        self.seen.extend(self.lines.iter());
+        (code, std::mem::take(&mut self.seen))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _reaped_already = self.child.wait();
+    }
+}
+
+fn follow(output: impl Read + Send + 'static, sender: mpsc::Sender<String>) {
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Somebody at a shell, with a home of their own.
+pub(crate) struct Shell {
+    pub(crate) home: tempfile::TempDir,
+    address: String,
+    ca: Option<PathBuf>,
+}
+
+impl Shell {
+    pub(crate) fn new(address: String, ca: Option<PathBuf>) -> Self {
+        Self { home: tempfile::tempdir().unwrap(), address, ca }
+    }
+
+    pub(crate) fn address_of(&self) -> String {
+        self.address.clone()
+    }
+
+    /// Runs a command with nothing on standard input.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.run_with(arguments, "")
+    }
+
+    /// Runs a command with this on standard input.
+    pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).env_clear().env("HOME", self.home.path()).env("COFFER_ADDR", &self.address);
+        if let Some(ca) = &self.ca {
+            command.env("COFFER_CACERT", ca);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A command that reads nothing may be gone before this is written.
+        let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// Runs a command that must succeed; gives its standard output.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        self.ok_with(arguments, "")
+    }
+
+    pub(crate) fn ok_with(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.run_with(arguments, input);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail; gives its exit code and complaint.
+    pub(crate) fn fails(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments:?}: {output:?}");
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let mut all = vec!["--format", "json"];
+        all.extend(arguments);
+        serde_json::from_str(&self.ok(&all)).unwrap()
+    }
+}

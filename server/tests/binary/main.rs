@@ -1,0 +1,7 @@
+//! The built binary as people and programs meet it: commands against running servers.
+
+#![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod cli;
+mod common;
+mod server;
