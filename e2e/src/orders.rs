@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::paths::repo;
 use crate::{Cluster, Coffer, Login, Postgres};
 
-const POD: &str = "orders-api";
+/// The example's pod.
+pub const POD: &str = "orders-api";
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// The scene: two namespaces, a Postgres on this machine, the example manifests applied.
@@ -148,9 +149,17 @@ impl Orders {
 
     /// A file as the application sees it.
     pub async fn file(&self, pod: &str, path: &str) -> Result<String> {
-        self.cluster
-            .kubectl(&["exec", "-n", &self.shop, pod, "-c", "app", "--", "/demo_app", "read", path])
-            .await
+        self.in_app(pod, &["read", path]).await
+    }
+
+    /// Mode, owner and group of a file as the application sees it, "0440 1000 1000".
+    pub async fn file_rights(&self, pod: &str, path: &str) -> Result<String> {
+        Ok(self.in_app(pod, &["stat", path]).await?.trim().to_owned())
+    }
+
+    async fn in_app(&self, pod: &str, args: &[&str]) -> Result<String> {
+        let exec = ["exec", "-n", &self.shop, pod, "-c", "app", "--", "/demo_app"];
+        self.cluster.kubectl(&[&exec[..], args].concat()).await
     }
 
     /// The login in the pod's files: what somebody who can `exec` into the pod can copy.

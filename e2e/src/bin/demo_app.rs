@@ -2,10 +2,12 @@
 //! a password from two files, queries Postgres, and reads the files again for every new connection, as
 //! a connection pool should. It never prints a secret.
 //!
-//! `demo_app read FILE` prints a file: what somebody with `exec` rights in the pod can do.
+//! `demo_app read FILE` prints a file, `demo_app stat FILE` its mode, owner and group: what somebody with `exec`
+//! rights in the pod can see.
 #![expect(clippy::print_stdout, reason = "its output is what the demo shows")]
 
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -61,10 +63,15 @@ async fn main() -> Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => serve().await,
         ["read", file] => {
-            print!("{}", std::fs::read_to_string(Path::new(file)).with_context(|| file.to_owned())?);
+            print!("{}", std::fs::read_to_string(file).with_context(|| file.to_owned())?);
             Ok(())
         }
-        _ => bail!("usage: demo_app | demo_app read FILE"),
+        ["stat", file] => {
+            let meta = std::fs::metadata(file).with_context(|| file.to_owned())?;
+            println!("{:04o} {} {}", meta.mode() & 0o7777, meta.uid(), meta.gid());
+            Ok(())
+        }
+        _ => bail!("usage: demo_app | demo_app read FILE | demo_app stat FILE"),
     }
 }
 
