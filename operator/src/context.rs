@@ -7,7 +7,7 @@ use coffer_crds::{CofferConnection, DatabaseConnection, DynamicSecret, VaultPoli
 use kube::Client;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use crate::conditions::{find, is_ready};
 use crate::error::{Error, NotConnected};
@@ -41,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) stores: Stores,
     /// Held while the roles of a namespace are composed: they follow from objects of several kinds.
     pub(crate) roles: Mutex<()>,
+    /// Told when a deletion left something at a server.
+    pub(crate) left_behind: Notify,
 }
 
 impl Context {

@@ -20,7 +20,8 @@ const INTERVAL: Duration = Duration::from_secs(300);
 /// How soon after a start, and after a failure.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Sweeps at the start and then every five minutes.
+/// Sweeps at the start, every five minutes, and soon after a deletion that left something behind; what fails is tried
+/// again until it is done.
 pub(crate) async fn sweep_for_ever(context: Arc<Context>) {
     loop {
         tokio::time::sleep(SOON).await;
@@ -28,7 +29,10 @@ pub(crate) async fn sweep_for_ever(context: Arc<Context>) {
             tracing::info!("sweep of leftovers broke off: {error}");
             continue;
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = context.left_behind.notified() => {}
+        }
     }
 }
 

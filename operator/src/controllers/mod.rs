@@ -132,6 +132,7 @@ where
             format!("deleted, but not at the server yet ({why}); the operator removes it there once it can");
         tracing::warn!(object = %object.name_any(), "{note}");
         events::emit(&context.recorder, object, EventType::Warning, "LeftBehind", &note).await;
+        context.left_behind.notify_one();
     }
     finalize::remove(api, object).await?;
     Ok(Action::await_change())

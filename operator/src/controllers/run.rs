@@ -12,7 +12,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use crate::cli::RunArgs;
 use crate::context::{Context, Stores};
@@ -60,6 +60,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         sessions: Sessions::new(args.token_file.clone()),
         stores,
         roles: Mutex::new(()),
+        left_behind: Notify::new(),
     });
 
     let every_connection = || Api::<CofferConnection>::all(kube.clone());
