@@ -164,11 +164,10 @@ impl Writer {
         let at = self.keys.layout.encode(&key)?;
         let (generation, kek) = &self.keys.record;
         let sealed = row.to_bytes().and_then(|plain| envelope::seal_system(kek, *generation, &at, &plain));
-        let staged = sealed.and_then(|row| {
-            // Insert-only: a void row put here by whoever closed this stream must win.
-            self.txn.guard(&at);
-            Ok(self.txn.put(&at, row)?)
-        });
+        let staged = match sealed {
+            Ok(sealed) => self.insert_log_row(&at, sealed).await,
+            Err(e) => Err(e),
+        };
         if let Err(e) = staged {
             ticket.settle(Outcome::Failed);
             return Err(e);
@@ -193,6 +192,15 @@ impl Writer {
                 Err(known)
             }
         }
+    }
+
+    /// Insert-only: a void row that somebody put here, before this transaction's snapshot or after, must win.
+    async fn insert_log_row(&mut self, at: &[u8], sealed: Vec<u8>) -> Result<(), BarrierError> {
+        self.txn.guard(at);
+        if self.txn.get(at).await?.is_some() {
+            return Err(BarrierError::Unavailable("this process's change-log stream was closed".into()));
+        }
+        Ok(self.txn.put(at, sealed)?)
     }
 
     pub(crate) fn layout(&self) -> &Layout {

@@ -245,3 +245,20 @@ async fn no_name_and_no_value_is_in_the_store() {
         }
     }
 }
+
+#[tokio::test]
+async fn no_name_and_no_value_is_in_the_embedded_stores_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(coffer_storage::embedded::EmbeddedStore::open(dir.path()).unwrap());
+    let barrier = over(Arc::clone(&store) as Arc<dyn Store>).await;
+    mount_with_secret(&barrier, "canary-dir/canary-name", b"canary-value").await;
+    drop(barrier);
+    drop(store);
+    let mut bytes = 0;
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let content = std::fs::read(file.unwrap().path()).unwrap();
+        bytes += content.len();
+        assert!(!content.windows(6).any(|w| w == b"canary"));
+    }
+    assert!(bytes > 0);
+}
