@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::Query;
 use coffer_core::path::{PathError, VaultPath};
+use coffer_core::time::parse_duration;
 use coffer_core::token::{MAX_TOKEN_BYTES, Token};
 use coffer_vault::Operation;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
@@ -89,10 +90,7 @@ pub(crate) fn head(method: &Method, path: &VaultPath, uri: &Uri, headers: &Heade
     let operation = operation(method, &query)?;
     content_type(operation, headers)?;
     namespace(headers)?;
-    if headers.contains_key("x-vault-wrap-ttl") {
-        // Answering without the wrapping that was asked for would hand out what should be sealed.
-        return Err(Unfit::Wrapping);
-    }
+    wrapping(headers)?;
     let path = match operation {
         Operation::List | Operation::Scan => path.as_str().to_owned(),
         Operation::Create | Operation::Update | Operation::Patch
@@ -174,6 +172,15 @@ fn namespace(headers: &HeaderMap) -> Result<(), Unfit> {
     match headers.get("x-vault-namespace").map(|value| value.as_bytes()) {
         None | Some(b"" | b"/" | b"root" | b"root/") => Ok(()),
         Some(_) => Err(Unfit::Namespace),
+    }
+}
+
+/// Answering without the wrapping that was asked for would hand out what should be sealed.
+fn wrapping(headers: &HeaderMap) -> Result<(), Unfit> {
+    let Some(ttl) = headers.get("x-vault-wrap-ttl") else { return Ok(()) };
+    match ttl.to_str().ok().map(parse_duration) {
+        Some(Ok(ttl)) if ttl.is_zero() => Ok(()),
+        _ => Err(Unfit::Wrapping),
     }
 }
 
@@ -268,6 +275,7 @@ mod tests {
     #[test]
     fn what_this_release_does_not_do_is_refused_rather_than_ignored() {
         assert_eq!(parse("GET", "/v1/a", &[("x-vault-wrap-ttl", "60")]).unwrap_err(), Unfit::Wrapping);
+        assert!(parse("GET", "/v1/a", &[("x-vault-wrap-ttl", "0s")]).is_ok());
         assert_eq!(parse("GET", "/v1/a", &[("x-vault-namespace", "team")]).unwrap_err(), Unfit::Namespace);
         assert!(parse("GET", "/v1/a", &[("x-vault-namespace", "root")]).is_ok());
         assert!(parse("GET", "/v1/a", &[("x-vault-request", "true")]).is_ok());

@@ -58,7 +58,7 @@ pub(crate) struct TailArgs {
     #[arg(long, value_name = "ID")]
     lease: Option<String>,
     /// Only records of the token with this accessor.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     accessor: Option<String>,
     /// Only records of paths that begin so.
     #[arg(long, value_name = "PREFIX")]

@@ -195,6 +195,13 @@ mod tests {
     }
 
     #[test]
+    fn an_accessor_may_begin_with_a_dash() {
+        for line in ["coffer token revoke --accessor -vGh", "coffer audit tail --accessor -n"] {
+            Cli::try_parse_from(line.split(' ')).unwrap();
+        }
+    }
+
+    #[test]
     fn exit_codes() {
         let code = |error: anyhow::Error| format!("{:?}", exit_code(&error));
         let two = format!("{:?}", ExitCode::from(2));

@@ -45,7 +45,7 @@ pub(crate) struct WhichArgs {
     #[arg(value_parser = ["-"], hide_possible_values = true, conflicts_with = "accessor")]
     source: Option<String>,
     /// The token with this accessor.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     accessor: Option<String>,
 }
 
