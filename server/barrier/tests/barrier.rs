@@ -1,5 +1,7 @@
 //! The barrier over a memory store: shares, sealing, tampering, transactions.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic, in its helpers too")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! LIST: directories appear with their first descendant and go with their last, whatever runs at the same time.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic, in its helpers too")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The change log: nothing committed is ever missed, however late it lands (R4, R5).
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic, in its helpers too")]
+
 mod common;
 
 use std::collections::BTreeSet;

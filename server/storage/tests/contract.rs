@@ -1,5 +1,7 @@
 //! The storage port's contract, run over every implementation. A new store adds one line at the bottom.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic, in its helpers too")]
+
 use std::sync::Arc;
 
 use coffer_barrier::store::{

@@ -1,5 +1,7 @@
 //! What only the embedded store does: files, the lock, a full disk, errors of the file.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic, in its helpers too")]
+
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -6,6 +6,8 @@
 //!
 //! `COFFER_SEEDS` sets how many seeds run; a failure names its seed.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic, in its helpers too")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::AssertUnwindSafe;

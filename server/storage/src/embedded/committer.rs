@@ -30,6 +30,9 @@ pub(crate) struct Request {
     pub(crate) reply: oneshot::Sender<Result<u64, StoreError>>,
 }
 
+/// A transaction that passed, with its version.
+type Accepted = (Changes, u64, oneshot::Sender<Result<u64, StoreError>>);
+
 pub(crate) struct Committer {
     shared: Arc<Shared>,
     recent: Recent,
@@ -116,12 +119,7 @@ impl Committer {
         }
     }
 
-    fn apply(
-        &mut self,
-        accepted: &[(Changes, u64, oneshot::Sender<Result<u64, StoreError>>)],
-        version: u64,
-        bytes: usize,
-    ) -> Result<(), StoreError> {
+    fn apply(&mut self, accepted: &[Accepted], version: u64, bytes: usize) -> Result<(), StoreError> {
         if self.poisoned {
             return Err(StoreError::Unavailable("a sync of the store failed; restart to write again".into()));
         }
