@@ -266,3 +266,43 @@ async fn nothing_expires_while_sealed_and_there_is_time_to_renew() {
     bed.sweep().await;
     assert!(!bed.database.has(&account), "no grace beyond the maximum");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_pods_at_once() {
+    let bed = Arc::new(Bed::with_pods().await);
+    let pods: Vec<_> = (0..60)
+        .map(|n| {
+            let bed = Arc::clone(&bed);
+            tokio::spawn(async move {
+                let token = bed.login(&format!("pod-{n}")).await;
+                bed.issue(&token).await;
+                let (lease, _) = bed.issue(&token).await;
+                bed.post("sys/leases/renew", &token, json!({"lease_id": lease})).await.expect(200);
+            })
+        })
+        .collect();
+    for pod in pods {
+        pod.await.unwrap();
+    }
+    assert_eq!(bed.database.accounts().len(), 120);
+    let revocations: Vec<_> = (0..60)
+        .map(|n| {
+            let bed = Arc::clone(&bed);
+            let body = json!({"uid": format!("pod-{n}")});
+            tokio::spawn(
+                async move { bed.root(Operation::Update, "auth/kubernetes/prod/revoke-pod", body).await },
+            )
+        })
+        .collect();
+    for revocation in revocations {
+        revocation.await.unwrap().expect(204);
+    }
+    for _ in 0..4 {
+        bed.advance(Duration::from_secs(61)).await;
+        bed.sweep().await;
+    }
+    assert!(bed.database.accounts().is_empty());
+    bed.root(Operation::List, "sys/leases/lookup/database/creds/orders/", Value::Null).await.expect(404);
+    let pods = bed.root(Operation::Read, "auth/kubernetes/prod/pods", Value::Null).await.expect(200);
+    assert_eq!(pods.body["data"]["pods"], json!([]));
+}
