@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -107,6 +108,9 @@ fn greet(running: &Running, config: &Config, unseal_key: &str, root_token: &str)
     Ok(out.flush()?)
 }
 
+/// How often the certificates' files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
 /// What SIGHUP reads again.
 struct Reload {
     path: PathBuf,
@@ -196,11 +200,13 @@ impl Running {
 
     /// Serves until SIGTERM or SIGINT; then no new requests, those in flight finish, the audit log is closed.
     async fn until_told(mut self) -> anyhow::Result<ExitCode> {
+        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break,
                 _ = self.signals.interrupt.recv() => break,
                 _ = self.signals.hangup.recv() => self.reload(),
+                _ = look.tick() => self.refresh(),
                 ended = self.listeners.join_next() => {
                     anyhow::bail!("a listener ended by itself: {ended:?}");
                 }
@@ -218,12 +224,24 @@ impl Running {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Kubernetes replaces a mounted certificate without telling anybody. Half of a new pair is no pair; the
+    /// next look finds both.
+    fn refresh(&self) {
+        for certificate in &self.certificates {
+            match certificate.reload() {
+                Ok(true) => tracing::info!("certificate reloaded: its file has changed"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "certificate cannot be read, the present one stays"),
+            }
+        }
+    }
+
     /// What can be changed while running: certificates and the log level. What cannot be read leaves
     /// things as they are.
     fn reload(&self) {
         for certificate in &self.certificates {
             match certificate.reload() {
-                Ok(()) => tracing::info!("certificate reloaded"),
+                Ok(_) => tracing::info!("certificate reloaded"),
                 Err(error) => tracing::error!(%error, "certificate not reloaded, the present one stays"),
             }
         }

@@ -51,11 +51,13 @@ impl Certificate {
         Ok(Arc::new(Self { files: files.clone(), current }))
     }
 
-    /// Reads chain and key again; on an error the present ones stay.
-    pub(crate) fn reload(&self) -> Result<(), TlsError> {
+    /// Reads chain and key again, and says whether the chain is another; on an error the present ones stay.
+    pub(crate) fn reload(&self) -> Result<bool, TlsError> {
         let fresh = read(&self.files)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        Ok(())
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = fresh.cert != current.cert;
+        *current = fresh;
+        Ok(changed)
     }
 
     /// What a listener needs to speak TLS with this certificate.
