@@ -19,6 +19,8 @@ pub(crate) struct Server {
     lines: mpsc::Receiver<String>,
     seen: Vec<String>,
     pub(crate) address: SocketAddr,
+    /// Its temporary directory: what a killed server leaves behind goes with it.
+    _tmp: tempfile::TempDir,
 }
 
 impl Server {
@@ -36,13 +38,14 @@ impl Server {
 
     fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
-        command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+        let tmp = tempfile::tempdir().unwrap();
+        command.args(arguments).env_remove("RUST_LOG").env("TMPDIR", tmp.path()).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         follow(child.stdout.take().unwrap(), sender.clone());
         follow(child.stderr.take().unwrap(), sender);
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { child, lines, seen: Vec::new(), address };
+        let mut server = Self { child, lines, seen: Vec::new(), address, _tmp: tmp };
         let line = server.until("listening address=");
         let text = line.split("address=").nth(1).unwrap().split(' ').next().unwrap();
         server.address = text.parse().unwrap();
@@ -74,7 +77,7 @@ impl Server {
     }
 
     /// Waits for the end; gives the exit code and everything that was said.
-    pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
+    pub(crate) fn end(&mut self) -> (Option<i32>, Vec<String>) {
         let code = self.child.wait().unwrap().code();
         self.seen.extend(self.lines.iter());
         (code, std::mem::take(&mut self.seen))

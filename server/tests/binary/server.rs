@@ -104,7 +104,7 @@ fn tls_is_1_3_or_nothing() {
 #[test]
 fn what_was_acknowledged_is_there_after_a_restart() {
     let bed = Bed::new();
-    let (server, shell) = bed.serve();
+    let (mut server, shell) = bed.serve();
     assert!(shell.run(&["status"]).status.code() == Some(2));
     let made = shell.json(&["operator", "init", "--key-shares", "3", "--key-threshold", "2"]);
     let keys: Vec<&str> =
