@@ -60,7 +60,11 @@ impl EmbeddedStore {
     /// Opens the store in `dir`, which is created if need be. Fails if another process has it.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unavailable)?;
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(unavailable)?;
+        match std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)) {
+            // The root of a Kubernetes volume belongs to somebody else. The files in it are private in any case.
+            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other.map_err(unavailable)?,
+        }
         let lock = private_file(&dir.join(LOCK_FILE)).map_err(unavailable)?;
         if lock.try_lock().is_err() {
             return Err(StoreError::Unavailable("another process has the store's directory".into()));
