@@ -18,9 +18,9 @@ RUN host=$(rustc -vV | sed -n 's/^host: //p') \
        target/$host/release/coffer-agent target/$host/release/demo_app /out/
 
 FROM scratch AS server
-COPY --from=build /out/coffer /coffer
+COPY --from=build /out/coffer /usr/bin/coffer
 USER 65532:65532
-ENTRYPOINT ["/coffer"]
+ENTRYPOINT ["/usr/bin/coffer"]
 
 FROM scratch AS operator
 COPY --from=build /out/coffer-operator /coffer-operator

@@ -1,5 +1,7 @@
 //! A Coffer in the cluster: installed with Helm, asked through its `/v1` API. Never looks inside it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use crate::wait::eventually;
 const NAMESPACE: &str = "coffer-system";
 const RELEASE: &str = "coffer";
 const SERVER_POD: &str = "coffer-0";
+const IMAGES_MARK: &str = "coffer.dev/test-images";
 
 /// Coffer in a cluster.
 #[derive(Clone)]
@@ -50,9 +53,17 @@ impl Coffer {
     }
 
     /// Loads the images and installs the chart for evaluation: one server, embedded store, initialised and
-    /// unsealed by itself. Installs over what is there, and waits until all of it is ready.
+    /// unsealed by itself. What is there of other images is removed first. Waits until all of it is ready.
     pub async fn install(cluster: &Cluster) -> Result<Self> {
-        cluster.load(&Self::images()).await?;
+        let images = Self::images();
+        let mark = format!("{IMAGES_MARK}={}", fingerprint(&images)?);
+        if cluster.kubectl(&["get", "ns", NAMESPACE, "-o", "jsonpath={.metadata.labels}"]).await.is_ok() {
+            let same = cluster.kubectl(&["get", "namespace", "-l", &mark, "-o", "name"]).await?;
+            if same.trim().is_empty() {
+                Self::uninstall(cluster).await?;
+            }
+        }
+        cluster.load(&images).await?;
         let mut helm = cluster.program("helm");
         helm.args(["upgrade", "--install", RELEASE]).arg(repo().join("charts/coffer"));
         helm.args(["--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "180s"]);
@@ -64,6 +75,8 @@ impl Coffer {
                 cluster.kubectl(&["events", "-n", NAMESPACE, "--types=Warning"]).await.unwrap_or_default();
             return Err(why.context(format!("helm install:\n{pods}\n{events}")));
         }
+        // All images have one tag, so Helm cannot see that they changed; the label says which ones are installed.
+        cluster.kubectl(&["label", "namespace", NAMESPACE, &mark, "--overwrite"]).await?;
         let coffer = Self::attach(cluster).await?;
         coffer.until_unsealed().await?;
         let connection = "cofferconnection/default";
@@ -151,4 +164,14 @@ impl Coffer {
         let records = reply["data"]["records"].as_array().cloned();
         records.with_context(|| format!("the audit tail has no records: {reply}"))
     }
+}
+
+/// Tells one build's images from another's by their sizes and times.
+fn fingerprint(images: &[PathBuf]) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    for image in images {
+        let meta = std::fs::metadata(image).with_context(|| format!("{}; run e2e/images/build", image.display()))?;
+        (meta.len(), meta.mtime(), meta.mtime_nsec()).hash(&mut hasher);
+    }
+    Ok(format!("{:016x}", hasher.finish()))
 }

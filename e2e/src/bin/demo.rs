@@ -190,7 +190,7 @@ fn farewell(cluster: &Cluster) {
     say("  kubectl apply -f e2e/examples/orders-api.yaml    # the pod again");
     say("  kubectl logs -n shop orders-api -c app -f        # its queries");
     say("  kubectl describe dynamicsecret -n shop orders-db");
-    say("  kubectl exec -n coffer-system coffer-0 -- /coffer status\n");
+    say("  kubectl exec -n coffer-system coffer-0 -- coffer status\n");
     say("  make demo-down                                   # removes everything again");
 }
 
