@@ -170,7 +170,8 @@ impl Coffer {
 fn fingerprint(images: &[PathBuf]) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     for image in images {
-        let meta = std::fs::metadata(image).with_context(|| format!("{}; run e2e/images/build", image.display()))?;
+        let meta =
+            std::fs::metadata(image).with_context(|| format!("{}; run e2e/images/build", image.display()))?;
         (meta.len(), meta.mtime(), meta.mtime_nsec()).hash(&mut hasher);
     }
     Ok(format!("{:016x}", hasher.finish()))

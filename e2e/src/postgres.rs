@@ -64,7 +64,7 @@ impl Postgres {
     /// As [`Postgres::start`], but it goes on when this process ends, until [`Postgres::stop_kept`].
     pub async fn start_kept(dir: &Path, addresses: &[&str], names: &[&str]) -> Result<Self> {
         Self::stop_kept(dir).await?;
-        std::fs::create_dir_all(dir)?;
+        std::fs::create_dir(dir).with_context(|| dir.display().to_string())?;
         Self::launch(Dir::Kept(dir.to_owned()), addresses, names).await
     }
 

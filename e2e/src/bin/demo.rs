@@ -4,28 +4,38 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use coffer_e2e::orders::Orders;
-use coffer_e2e::{Cluster, Coffer, Kind, Postgres, cache_dir, eventually, init, within};
+use coffer_e2e::{Cluster, Coffer, Kind, Postgres, eventually, init, within};
 use serde_json::Value;
 
 const POD: &str = "orders-api";
 const LONG: Duration = Duration::from_secs(120);
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     init();
-    match std::env::args().nth(1).as_deref() {
+    let result = match std::env::args().nth(1).as_deref() {
         None => demo().await,
         Some("down") => down().await,
-        Some(other) => bail!("unknown argument {other}; run `make demo` or `make demo-down`"),
+        Some(other) => Err(anyhow!("unknown argument {other}; run `make demo` or `make demo-down`")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            say(&format!("\nThe demo stops here. {why:#}"));
+            say("\nWhat it started still runs, to be looked at; `make demo-down` removes it.");
+            ExitCode::FAILURE
+        }
     }
 }
 
+/// Not in the cache: Postgres runs as a user of its own, who may not be able to go there.
 fn postgres_dir() -> PathBuf {
-    cache_dir().join("demo/postgres")
+    std::env::temp_dir().join("coffer-demo-postgres")
 }
 
 fn say(text: &str) {
