@@ -125,7 +125,7 @@ async fn set_up(args: &AutoInitArgs, kube: &Client, client: &Coffer) -> anyhow::
 }
 
 /// The cluster's own word on who issues its tokens.
-async fn issuer(kube: &Client) -> anyhow::Result<String> {
+pub(super) async fn issuer(kube: &Client) -> anyhow::Result<String> {
     #[derive(Deserialize)]
     struct Discovery {
         issuer: String,

@@ -76,7 +76,7 @@ fn failure_of(error: &coffer_client::ClientError) -> Failure {
         (
             "Denied",
             format!(
-                "the server refused the operator; its policy may be older than it: run `coffer operator k8s-bootstrap` ({said})"
+                "the server refused the operator; its policy may be older than it: run `coffer-operator k8s-bootstrap` ({said})"
             ),
         )
     } else if error.status().is_some() {

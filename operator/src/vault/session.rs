@@ -157,7 +157,7 @@ pub(crate) fn explain(error: &ClientError, mount: &str) -> NotConnected {
         (
             "LoginRefused",
             format!(
-                "the server refused the operator's login at auth/{mount}; run `coffer operator k8s-bootstrap` or let autoInit do it ({said})"
+                "the server refused the operator's login at auth/{mount}; run `coffer-operator k8s-bootstrap` or let autoInit do it ({said})"
             ),
         )
     } else if error.status().is_some() {
