@@ -46,7 +46,8 @@ pub(crate) async fn bootstrap(client: &Client, cluster: &Cluster) -> Result<(), 
         ("cluster".to_owned(), names.cluster.clone()),
     ]);
     // The boundary is there before the mount that it limits.
-    policy(client, &names.boundary(), policies::boundary(names, &cluster.delegations), &labels).await?;
+    let boundary = policies::boundary(names, &cluster.delegations, &cluster.namespace);
+    policy(client, &names.boundary(), boundary, &labels).await?;
     policy(client, &names.operator_policy(), policies::operator(names), &labels).await?;
 
     let mounted = client.auth_mounts().await?;

@@ -3,6 +3,7 @@
 use coffer_crds::connection::Delegation;
 
 use crate::names::Names;
+use crate::policy::patterns;
 use crate::vault::{Grant, render};
 
 /// What the server puts the pod's namespace in place of.
@@ -39,7 +40,10 @@ pub(crate) fn operator(names: &Names) -> String {
 
 /// What pods may do at the very most, whatever policies they carry: their own namespace's objects, and what the admin
 /// delegated. Selectors of delegations cannot be said here; the operator narrows by them.
-pub(crate) fn boundary(names: &Names, delegations: &[Delegation]) -> String {
+///
+/// `home` is the operator's own namespace, which has no part in it: otherwise a compromised operator would write itself a
+/// role and a policy, and log in at the pods' mount with its own ServiceAccount.
+pub(crate) fn boundary(names: &Names, delegations: &[Delegation], home: &str) -> String {
     let cluster = &names.cluster;
     let mut grants = vec![
         Grant::new("auth/token/lookup-self", &["read"]),
@@ -56,22 +60,33 @@ pub(crate) fn boundary(names: &Names, delegations: &[Delegation]) -> String {
     for delegation in delegations {
         let words: Vec<&'static str> = delegation.capabilities.iter().map(|one| one.as_str()).collect();
         for prefix in &delegation.path_prefixes {
-            let path = format!("{}*", prefix.replace("{{namespace}}", NAMESPACE).trim_end_matches('*'));
-            match grants.iter_mut().find(|grant| grant.path == path) {
-                Some(grant) => {
-                    let missing: Vec<&'static str> =
-                        words.iter().filter(|word| !grant.capabilities.contains(word)).copied().collect();
-                    grant.capabilities.extend(missing);
+            for path in patterns(&prefix.replace("{{namespace}}", NAMESPACE)) {
+                match grants.iter_mut().find(|grant| grant.path == path) {
+                    Some(grant) => {
+                        let missing: Vec<&'static str> =
+                            words.iter().filter(|word| !grant.capabilities.contains(word)).copied().collect();
+                        grant.capabilities.extend(missing);
+                    }
+                    None => grants.push(Grant { path, capabilities: words.clone() }),
                 }
-                None => grants.push(Grant { path, capabilities: words.clone() }),
             }
         }
     }
+    let of_home: Vec<Grant> = grants
+        .iter()
+        .filter(|grant| grant.path.contains(NAMESPACE))
+        .map(|grant| Grant::new(grant.path.replace(NAMESPACE, home), &["deny"]))
+        .collect();
+    grants.extend(of_home);
     render(&grants)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use coffer_core::path::VaultPath;
     use coffer_crds::Capability;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -107,11 +122,41 @@ mod tests {
         let text = boundary(
             &names(),
             &[delegation(&[Capability::Read]), delegation(&[Capability::Read, Capability::List])],
+            "coffer-system",
         );
         assert!(text.contains(
             "path \"secret/data/{{auth.metadata.service_account_namespace}}/*\" { capabilities = [\"read\", \"list\"] }"
         ));
         assert!(text.contains("path \"database/creds/k8s.c.{{auth.metadata.service_account_namespace}}.*\""));
-        assert_eq!(text.matches("secret/data/").count(), 1);
+        assert_eq!(text.matches("secret/data/{{").count(), 1);
+    }
+
+    /// Whether a pod's token may read a path, as far as the boundary goes.
+    fn may_read(boundary: &str, namespace: &str, path: &str) -> bool {
+        use coffer_core::policy::{Acl, Operation, Policy, PolicyName};
+
+        let name = PolicyName::parse("k8s/c/boundary").unwrap();
+        let values =
+            BTreeMap::from([("auth.metadata.service_account_namespace".to_owned(), namespace.to_owned())]);
+        let policy = Policy::parse_templated(&name, boundary, &values).unwrap();
+        let acl = Acl::new(&[Arc::new(policy)]);
+        acl.decide(Operation::Read, &VaultPath::parse(path).unwrap(), None).allowed
+    }
+
+    #[test]
+    fn the_boundary_leaves_a_namespace_its_own_and_the_operators_nothing() {
+        let delegation = Delegation {
+            namespace_selector: LabelSelector::default(),
+            path_prefixes: vec!["secret/data/{{namespace}}".into()],
+            capabilities: vec![Capability::Read],
+        };
+        let text = boundary(&names(), &[delegation], "coffer-system");
+        for path in ["secret/data/shop/x", "database/creds/k8s.c.shop.db", "delivery/k8s/c/shop/dsec/db"] {
+            assert!(may_read(&text, "shop", path), "{path}");
+            assert!(!may_read(&text, "other", path), "{path}");
+            let home = path.replace("shop", "coffer-system");
+            assert!(!may_read(&text, "coffer-system", &home), "{home}");
+        }
+        assert!(!may_read(&text, "shop", "secret/data/shop-prod/x"));
     }
 }

@@ -9,6 +9,19 @@ use coffer_crds::connection::Delegation;
 use coffer_crds::policy::PolicyRule;
 
 use crate::kubernetes::selects;
+use crate::vault::is_quotable;
+
+/// The patterns of a delegation's path prefix: what is below it, and where it does not end in a slash, itself. It never
+/// covers a neighbour whose name only begins the same (`shop` and `shop-prod`), unless a `*` at its end asks for that.
+pub(crate) fn patterns(prefix: &str) -> Vec<String> {
+    if prefix.ends_with('*') {
+        vec![prefix.to_owned()]
+    } else if prefix.ends_with('/') {
+        vec![format!("{prefix}*")]
+    } else {
+        vec![prefix.to_owned(), format!("{prefix}/*")]
+    }
+}
 
 /// One path pattern and the most that may be granted under it.
 #[derive(Clone, Debug)]
@@ -29,9 +42,10 @@ pub(crate) fn ceilings(
             continue;
         }
         for prefix in &delegation.path_prefixes {
-            let text = format!("{}*", prefix.replace("{{namespace}}", namespace).trim_end_matches('*'));
-            if let Ok(pattern) = PathPattern::parse(&text) {
-                found.push(Ceiling { pattern, capabilities: delegation.capabilities.clone() });
+            for text in patterns(&prefix.replace("{{namespace}}", namespace)) {
+                if let Ok(pattern) = PathPattern::parse(&text) {
+                    found.push(Ceiling { pattern, capabilities: delegation.capabilities.clone() });
+                }
             }
         }
     }
@@ -44,6 +58,10 @@ pub(crate) fn refusal(rule: &PolicyRule, ceilings: &[Ceiling]) -> Option<String>
         Ok(pattern) => pattern,
         Err(error) => return Some(format!("{:?}: {error}", rule.path)),
     };
+    // The CRD refuses these too. Here they must not come to a policy that says less, or later more, than the object.
+    if !is_quotable(&rule.path) || rule.path.contains("{{") {
+        return Some(format!("{:?}: a path holds no quote, backslash, dollar sign or template", rule.path));
+    }
     if rule.capabilities == [Capability::Deny] {
         return None;
     }
@@ -119,6 +137,38 @@ mod tests {
             ("secret/data/shop/*", Sudo),
         ] {
             assert!(refusal(&rule(path, &[capability]), &shop()).is_some(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_without_a_slash_does_not_cover_its_neighbours() {
+        let delegation = |prefix: &str| Delegation {
+            namespace_selector: LabelSelector::default(),
+            path_prefixes: vec![prefix.into()],
+            capabilities: vec![Capability::Read],
+        };
+        let read = |path: &str| rule(path, &[Capability::Read]);
+        let shop = ceilings(&[delegation("secret/data/{{namespace}}")], "shop", &BTreeMap::new());
+        for path in ["secret/data/shop", "secret/data/shop/db", "secret/data/shop/*"] {
+            assert_eq!(refusal(&read(path), &shop), None, "{path}");
+        }
+        for path in ["secret/data/shop-prod/db", "secret/data/shop*", "secret/data/shopping"] {
+            assert!(refusal(&read(path), &shop).is_some(), "{path}");
+        }
+        let asked = ceilings(&[delegation("secret/data/{{namespace}}-*")], "shop", &BTreeMap::new());
+        assert_eq!(refusal(&read("secret/data/shop-prod/db"), &asked), None);
+    }
+
+    #[test]
+    fn a_path_that_a_policy_cannot_hold_is_refused_and_not_left_out() {
+        for path in [
+            "secret/data/shop/a$b",
+            "secret/data/shop/a\\b",
+            "secret/data/shop/a\" { capabilities = [\"sudo\"] } path \"b",
+            "secret/data/shop/{{identity.entity.id}}",
+        ] {
+            assert!(refusal(&rule(path, &[Capability::Read]), &shop()).is_some(), "{path}");
+            assert!(refusal(&rule(path, &[Capability::Deny]), &shop()).is_some(), "{path}");
         }
     }
 

@@ -4,4 +4,5 @@ mod delegation;
 mod plan;
 mod reconcile;
 
+pub(crate) use delegation::patterns;
 pub(crate) use reconcile::reconcile;

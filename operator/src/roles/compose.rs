@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use coffer_client::wire::{RoleSpec, Ttl};
 use coffer_crds::duration::parse_seconds;
 use coffer_crds::{DynamicSecret, VaultPolicy};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
 use crate::conditions::find;
@@ -73,22 +74,24 @@ pub(crate) fn compose(
 }
 
 fn counts_policy(policy: &VaultPolicy, connection: &str, namespace: &str) -> bool {
-    // A policy of that name which is not ours may grant anything: nobody gets it through us.
-    let foreign = policy
-        .status
-        .as_ref()
-        .and_then(|status| find(&status.conditions, "Ready"))
-        .is_some_and(|ready| ready.reason == "NotOwned");
+    let conditions = policy.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     policy.namespace().as_deref() == Some(namespace)
         && policy.spec.connection_ref.name == connection
         && policy.metadata.deletion_timestamp.is_none()
-        && !foreign
+        && !is_foreign(conditions)
+}
+
+// A policy of that name which is not ours may grant anything: nobody gets it through us.
+fn is_foreign(conditions: &[Condition]) -> bool {
+    find(conditions, "Ready").is_some_and(|ready| ready.reason == "NotOwned")
 }
 
 fn counts_dynamic(secret: &DynamicSecret, connection: &str, namespace: &str) -> bool {
+    let conditions = secret.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     secret.namespace().as_deref() == Some(namespace)
         && secret.spec.connection_ref.name == connection
         && secret.metadata.deletion_timestamp.is_none()
+        && !is_foreign(conditions)
 }
 
 fn role(names: &Names, audience: &str, namespace: &str, service_account: &str, mut share: Share) -> RoleSpec {
@@ -201,6 +204,23 @@ spec:
         let mut going = (*policy(API)).clone();
         going.metadata.deletion_timestamp = Some(crate::clock::now());
         assert!(compose(&names(), "default", "coffer", "shop", &[Arc::new(going)], &none).is_empty());
+    }
+
+    #[test]
+    fn what_the_server_has_from_somebody_else_is_in_no_role() {
+        let status = "
+status:
+  conditions: [{type: Ready, status: 'False', reason: NotOwned, message: m, lastTransitionTime: '2026-11-24T07:00:00Z'}]
+";
+        let roles = compose(
+            &names(),
+            "default",
+            "coffer",
+            "shop",
+            &[policy(&format!("{}{status}", AUDIT.trim_end()))],
+            &[secret(&format!("{}{status}", DB.trim_end()))],
+        );
+        assert!(roles.is_empty(), "{roles:?}");
     }
 
     #[test]

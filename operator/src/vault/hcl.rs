@@ -18,6 +18,11 @@ impl Grant {
     }
 }
 
+/// Whether a path can stand in a policy as it is: nothing in it ends the quotation or means something to the reader.
+pub(crate) fn is_quotable(path: &str) -> bool {
+    !path.chars().any(|c| c == '"' || c == '\\' || c == '$' || c.is_control())
+}
+
 /// The policy as HCL. A path with a character that could end the quotation is refused by the CRD's rules; should one
 /// come here all the same it is left out, which grants less.
 pub(crate) fn render(grants: &[Grant]) -> String {
@@ -25,7 +30,7 @@ pub(crate) fn render(grants: &[Grant]) -> String {
     // one before it.
     let mut text = "# Written by Coffer's operator, which undoes edits.\n".to_owned();
     for grant in grants {
-        if grant.path.chars().any(|c| c == '"' || c == '\\' || c == '$' || c.is_control()) {
+        if !is_quotable(&grant.path) {
             continue;
         }
         let words: Vec<String> = grant.capabilities.iter().map(|word| format!("\"{word}\"")).collect();

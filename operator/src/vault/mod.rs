@@ -5,5 +5,5 @@ mod hcl;
 mod session;
 
 pub(crate) use change::Change;
-pub(crate) use hcl::{Grant, render};
+pub(crate) use hcl::{Grant, is_quotable, render};
 pub(crate) use session::{Sessions, Vault, client_for, explain};
