@@ -41,6 +41,8 @@ pub const MOUNT_PATH_DEFAULT: &str = "/coffer/secrets";
 /// Words of the design that this version does not have.
 const LATER: [&str; 6] = ["audience", "config-hash", "connection", "resources", "revoke", "volume"];
 const NAMES_MAX: usize = 64;
+/// The agent takes no longer one.
+const TEMPLATE_BYTES_MAX: usize = 64 << 10;
 const PATH_BYTES_MAX: usize = 1024;
 
 /// What a pod asks for.
@@ -192,7 +194,14 @@ fn per_secret(request: &mut Request, key: &str, value: &str) -> Result<(), Annot
             }
             secret.path = Some(value.to_owned());
         }
-        TEMPLATE => secret.template = Some(value.to_owned()),
+        TEMPLATE => {
+            if value.len() > TEMPLATE_BYTES_MAX {
+                return refuse(format!(
+                    "{key}: the template is longer than {TEMPLATE_BYTES_MAX} bytes: shorten it"
+                ));
+            }
+            secret.template = Some(value.to_owned());
+        }
         FILE => {
             let bad = value.is_empty()
                 || value.len() > 255
@@ -278,23 +287,17 @@ fn check_mount_path(path: &str) -> Result<(), AnnotationError> {
         && !path.contains([':', '$'])
         && !trimmed.is_empty()
         && !trimmed.split('/').skip(1).any(|s| matches!(s, "" | "." | ".."));
-    let system = [
-        "/proc",
-        "/sys",
-        "/dev",
-        "/etc",
-        "/bin",
-        "/sbin",
-        "/lib",
-        "/usr",
-        "/var/run/secrets",
-        "/run/secrets",
+    // A mount hides what is below it, so the directories a program starts from are out of bounds; nothing of its own can
+    // be below the others.
+    let hides = [
+        "/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr", "/var",
+        "/var/run",
     ];
-    // A mount hides what is below it, so the directories a program starts from are out of bounds.
-    if !shape
-        || system.iter().any(|s| trimmed == *s || (trimmed.starts_with(s) && s.matches('/').count() > 1))
-        || ["/proc/", "/sys/", "/dev/"].iter().any(|s| trimmed.starts_with(s))
-    {
+    let below =
+        ["/dev", "/proc", "/run/coffer", "/run/secrets", "/sys", "/var/run/coffer", "/var/run/secrets"];
+    let within =
+        |dir: &str| trimmed.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if !shape || hides.contains(&trimmed) || below.into_iter().any(within) {
         return refuse(format!(
             "{MOUNT_PATH}: {path:?} cannot be mounted over: write a directory of its own such as {MOUNT_PATH_DEFAULT}"
         ));
@@ -372,6 +375,11 @@ mod tests {
             (&[("inject", "a"), ("mount-path", "/")], "directory of its own"),
             (&[("inject", "a"), ("mount-path", "/proc/1")], "directory of its own"),
             (&[("inject", "a"), ("mount-path", "/var/run/secrets/kubernetes.io")], "directory of its own"),
+            (&[("inject", "a"), ("mount-path", "/var/run/coffer/state")], "directory of its own"),
+            (&[("inject", "a"), ("mount-path", "/var/run/coffer")], "directory of its own"),
+            (&[("inject", "a"), ("mount-path", "/run/")], "directory of its own"),
+            (&[("inject", "a"), ("mount-path", "/var/run")], "directory of its own"),
+            (&[("inject", "a"), ("template.a", &"x".repeat(65_537))], "shorten it"),
             (&[("inject", "a"), ("mount-path", "relative")], "directory of its own"),
             (&[("inject", "a"), ("mount-path", "/a/../b")], "directory of its own"),
         ];
@@ -383,7 +391,15 @@ mod tests {
 
     #[test]
     fn usual_mount_paths_are_accepted() {
-        for path in ["/coffer/secrets", "/etc/app", "/usr/local/secrets", "/vault/secrets", "/run/x"] {
+        for path in [
+            "/coffer/secrets",
+            "/etc/app",
+            "/usr/local/secrets",
+            "/vault/secrets",
+            "/run/x",
+            "/var/run/secrets-app",
+            "/devices",
+        ] {
             assert!(check_mount_path(path).is_ok(), "{path}");
         }
     }

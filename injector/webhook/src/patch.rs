@@ -11,6 +11,9 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+/// Linux starts no program with an environment variable of 128 KiB or more, and says no more than "argument list too long".
+const SECRETS_BYTES_MAX: usize = 120 << 10;
+
 /// A patch, and what the pod's author should know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -25,6 +28,8 @@ pub struct Outcome {
 #[error("coffer: {0}")]
 pub struct Refusal(String);
 
+/// Prefix of the annotations of Vault's own injector.
+const FOREIGN: &str = "vault.hashicorp.com/";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Injects the agent into a pod that asks for secrets.
@@ -45,6 +50,11 @@ pub fn patch(pod: &Pod, settings: &Settings) -> Result<Outcome, Refusal> {
         return if done { Ok(nothing()) } else { Err(taken("container", sidecar::CONTAINER)) };
     }
     refuse_unfit(spec)?;
+    if sidecar::secrets_bytes(&request) > SECRETS_BYTES_MAX {
+        return Err(Refusal(format!(
+            "the annotations come to more than {SECRETS_BYTES_MAX} bytes for the agent: move templates into the DynamicSecret"
+        )));
+    }
     let readers = readers(spec, &request)?;
     let containers: Vec<&Container> = readers.iter().map(|r| r.container).collect();
     let runner = runner(spec, &containers);
@@ -71,16 +81,33 @@ pub fn patch(pod: &Pod, settings: &Settings) -> Result<Outcome, Refusal> {
         (present, _) => append(&mut ops, "/spec/initContainers", present, agent),
     }
     let patch = serde_json::from_value(Value::from(ops)).map_err(|e| Refusal(format!("internal: {e}")))?;
-    Ok(Outcome { patch, warnings: warnings(spec, &request, runner.warning) })
+    Ok(Outcome { patch, warnings: warnings(pod, spec, &request, runner.warning) })
 }
 
-fn warnings(spec: &PodSpec, request: &Request, runner: Option<String>) -> Vec<String> {
+fn warnings(pod: &Pod, spec: &PodSpec, request: &Request, runner: Option<String>) -> Vec<String> {
     let calls = request.secrets.iter().any(|s| s.on_change_http.is_some());
     let on_host = (spec.host_network == Some(true) && calls).then(|| {
         "coffer: the pod uses the node's network, so on-change http reaches whatever listens on the node's loopback"
             .to_owned()
     });
-    runner.into_iter().chain(on_host).collect()
+    let shared = (spec.share_process_namespace == Some(true) || spec.host_pid == Some(true)).then(|| {
+        "coffer: the pod shares its process namespace, so a container that runs as the agent's user or as root can reach the \
+         agent's token through /proc"
+            .to_owned()
+    });
+    let foreign = pod
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .map(|(key, _)| key)
+        .find(|key| key.starts_with(FOREIGN))
+        .map(|key| {
+            format!(
+                "coffer: {key} and the like are not read in this version; say it with coffer.dev annotations"
+            )
+        });
+    runner.into_iter().chain(on_host).chain(shared).chain(foreign).collect()
 }
 
 fn taken(what: &str, name: &str) -> Refusal {
@@ -100,10 +127,23 @@ fn refuse_unfit(spec: &PodSpec) -> Result<(), Refusal> {
         ));
     }
     let ours = [sidecar::SECRETS_VOLUME, sidecar::STATE_VOLUME, sidecar::TOKEN_VOLUME];
-    match spec.volumes.iter().flatten().find(|v| ours.contains(&v.name.as_str())) {
-        Some(volume) => Err(taken("volume", &volume.name)),
-        None => Ok(()),
+    if let Some(volume) = spec.volumes.iter().flatten().find(|v| ours.contains(&v.name.as_str())) {
+        return Err(taken("volume", &volume.name));
     }
+    // A mount may name a volume that is only about to be added: the agent's token would be in the application's hands.
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        let mounts = container.volume_mounts.iter().flatten();
+        if let Some(mount) = mounts.into_iter().find(|m| ours.contains(&m.name.as_str())) {
+            return Err(Refusal(format!(
+                "container {:?} mounts {:?}, which is the injector's: remove that mount, and choose where the files go with {} and who sees them with {}",
+                container.name,
+                mount.name,
+                annotations::MOUNT_PATH,
+                annotations::CONTAINERS
+            )));
+        }
+    }
+    Ok(())
 }
 
 struct Reader<'a> {

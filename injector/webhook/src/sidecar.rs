@@ -69,6 +69,11 @@ pub(crate) fn reader_mount(request: &Request) -> Value {
     json!({"name": SECRETS_VOLUME, "mountPath": request.mount_path, "readOnly": true})
 }
 
+/// Length of the largest variable as the agent gets it: the kubelet has undone the doubled dollar signs by then.
+pub(crate) fn secrets_bytes(request: &Request) -> usize {
+    secrets(&request.secrets).len()
+}
+
 fn env(request: &Request, settings: &Settings, runner: &Runner) -> Vec<Value> {
     let field =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});

@@ -112,3 +112,21 @@ fn no_reader_can_write_and_only_the_agent_sees_its_state() {
         }
     }
 }
+
+#[test]
+fn annotations_that_no_program_could_be_started_with_are_refused() {
+    let pod = |template: &str| -> Pod {
+        let mut annotations = json!({"coffer.dev/inject": "a,b,c"});
+        for name in ["a", "b", "c"] {
+            annotations[format!("coffer.dev/template.{name}")] = json!(template);
+        }
+        serde_json::from_value(json!({
+            "metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "app"}]}
+        }))
+        .unwrap()
+    };
+    assert!(patch(&pod(&"x".repeat(30_000)), &settings()).is_ok());
+    // What counts is the length as JSON, where a quote takes two bytes.
+    let refused = patch(&pod(&"\"".repeat(30_000)), &settings()).unwrap_err().to_string();
+    assert!(refused.contains("DynamicSecret"), "{refused}");
+}
