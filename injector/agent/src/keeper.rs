@@ -307,8 +307,9 @@ impl Keeper {
         let Some(held) = self.state.secrets.get_mut(name) else { return Ok(()) };
         let (Some(document), Some(issue)) = (&held.document, &held.issue) else { return Ok(()) };
         let files = render::render(&document.body, &issue.data, self.config.mode_floor)?;
+        // By the files themselves: a container that was stopped and started again has given its state back.
+        let first = !self.tree.has(name);
         self.tree.swap(name, &files, now_ms)?;
-        let first = held.shown.is_none();
         held.shown = Some((document.version, issue.number));
         tracing::info!(secret = name, files = files.len(), "files in place");
         if !first {

@@ -222,4 +222,50 @@ mod tests {
         let error = render(&parse(&"{{ .a }}".repeat(20)).unwrap(), &data).unwrap_err();
         assert!(error.contains("larger"), "{error}");
     }
+
+    #[test]
+    fn no_template_is_a_panic() {
+        let Json::Object(data) =
+            json!({"a": "\u{e9}\u{20ac}x", "n": 1, "l": [1, 2], "m": {"x": null}, "f": 1e308})
+        else {
+            panic!("data is a map")
+        };
+        let templates = [
+            "{{ slice .a 1 2 }}",
+            "{{ slice .a 2 1 }}",
+            "{{ slice .a -1 99 }}",
+            "{{ slice .l 1 9 }}",
+            "{{ index .a 1 }}{{ index .l -1 }}",
+            "{{ index .l 99 }}",
+            "{{ index .m \"y\" \"z\" }}",
+            "{{ printf }}",
+            "{{ printf \"%\" }}{{ printf \"%!\" .a }}{{ printf \"%d %s %v\" }}",
+            "{{ printf \"%.1s|%.2q|%5.1f|%-3d|%x|%c|%U|%t\" .a .a .f .n .a .n .n .n }}",
+            "{{ printf \"%*d\" -9223372036854775808 1 }}",
+            "{{ printf \"%c\" 99999999999 }}",
+            "{{ 9223372036854775808 }}{{ -9223372036854775809 }}",
+            "{{ len .n }}{{ len nil }}",
+            "{{ html .a }}{{ js .a }}{{ urlquery .a }}{{ print .f .m .l }}",
+            "{{ eq .a .n }}{{ lt .a .n }}{{ gt .l .l }}",
+            "{{ call .a }}",
+            "{{ define \"t\" }}{{ template \"t\" . }}{{ end }}{{ template \"t\" . }}",
+            "{{ range $i, $e := .a }}{{ $i }}{{ end }}{{ break }}",
+            "{{ range .n }}{{ . }}{{ end }}{{ range 99999999999 }}{{ end }}",
+            "{{ indent -1 .a }}{{ indent 65 .a }}",
+            "{{ split \"\" .a }}{{ replaceAll \"\" \"x\" .a }}{{ join .a .l }}",
+            "{{ \"\\u00\" }}{{ '\\''  }}{{ 'ab' }}{{ `x` }}",
+            "{{/* */",
+            "{{- -}}",
+        ];
+        for source in templates {
+            if let Ok(parsed) = parse(source) {
+                let _ = render(&parsed, &data);
+            }
+        }
+        for deep in ["{{ ", "{{ (", "{{ if .a }}", "{{ with .a }}", "{{ .a | print ("] {
+            let _ = parse(&deep.repeat(60_000 / deep.len()));
+        }
+        let nested = format!("{{{{ {}1{} }}}}", "(".repeat(30_000), ")".repeat(30_000));
+        let _ = parse(&nested);
+    }
 }

@@ -303,6 +303,18 @@ async fn at_the_end_everything_is_given_back() {
 }
 
 #[tokio::test]
+async fn a_container_stopped_alone_comes_back_with_a_new_credential_and_tells_the_application() {
+    let mut pod = Pod::start(ONE).await;
+    pod.fake.document("orders-db", 1, DSN);
+    pod.keeper.settle(0).await;
+    pod.keeper.farewell().await;
+    pod.restart();
+    pod.keeper.settle(1_000).await;
+    assert_eq!(pod.file("orders-db/dsn").unwrap(), "postgresql://user2:pass2@db/orders");
+    pod.fake.until(|inner| inner.notified == 1).await;
+}
+
+#[tokio::test]
 async fn a_secret_by_annotation_needs_no_document() {
     let secrets =
         r#"[{"name":"direct","path":"database/creds/direct","template":"{{ .username }}","file":"who"}]"#;
