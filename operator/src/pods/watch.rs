@@ -91,7 +91,13 @@ impl Seen {
                 self.alive.remove(&uid);
                 self.told.remove(&uid);
                 self.over.remove(&uid);
-                self.pending.insert(uid, connection_of(&pod));
+                if pod.metadata.deletion_timestamp.is_some() {
+                    self.pending.insert(uid, connection_of(&pod));
+                } else {
+                    // To this watch a pod that lost its label looks the same, and it must not be locked out: the
+                    // comparison asks the API server.
+                    self.compare_at = None;
+                }
             }
         }
     }
@@ -225,9 +231,20 @@ mod tests {
         let mut seen = Seen::default();
         seen.take(watcher::Event::Apply(pod("u", "Running")));
         assert!(seen.pending.is_empty());
-        seen.take(watcher::Event::Delete(pod("u", "Running")));
+        let mut deleted = pod("u", "Running");
+        deleted.metadata.deletion_timestamp = Some(crate::clock::now());
+        seen.take(watcher::Event::Delete(deleted));
         assert_eq!(seen.pending.keys().collect::<Vec<_>>(), ["u"]);
         assert!(seen.alive.is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_only_lost_its_label_is_asked_about_first() {
+        let mut seen = Seen { compare_at: Some(Instant::now()), listed: true, ..Seen::default() };
+        seen.take(watcher::Event::Apply(pod("u", "Running")));
+        seen.take(watcher::Event::Delete(pod("u", "Running")));
+        assert!(seen.pending.is_empty());
+        assert!(seen.compare_at.is_none());
     }
 
     #[test]
