@@ -99,3 +99,33 @@ fn every_list_and_string_of_a_spec_has_a_limit() {
         assert!(found.is_empty(), "{}: {found:?}", crd.spec.names.kind);
     }
 }
+
+fn templates(directory: PathBuf, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            templates(path, found);
+        } else {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+/// A release, a namespace or a cluster may be named `123`, and an audience may hold any character.
+#[test]
+fn names_that_look_like_something_else_are_quoted() {
+    let mut found = Vec::new();
+    templates(chart_directory().join(".."), &mut found);
+    assert!(found.len() > 20);
+    for (path, text) in found {
+        for line in text.lines() {
+            for key in ["namespace: ", "audience: ", "cluster: ", "app.kubernetes.io/instance: "] {
+                let values = line.split(key).skip(1).filter(|value| value.starts_with("{{"));
+                for value in values {
+                    let expression = value.split("}}").next().unwrap_or_default();
+                    assert!(expression.contains("| quote"), "{path}: {line}");
+                }
+            }
+        }
+    }
+}

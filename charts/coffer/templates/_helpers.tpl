@@ -1,7 +1,7 @@
 {{- define "coffer.labels" -}}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 app.kubernetes.io/name: coffer
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
@@ -9,7 +9,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- /* Labels that select the pods of one component: (list . "operator"). */ -}}
 {{- define "coffer.selector" -}}
 app.kubernetes.io/name: coffer
-app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
@@ -82,10 +82,10 @@ metadata:
   labels: {{- include "coffer.labels" . | nindent 4 }}
 spec:
   address: {{ include "coffer.address" . }}
-  caBundleRef: {kind: ConfigMap, namespace: {{ .Release.Namespace }}, name: coffer-ca, key: ca.crt}
+  caBundleRef: {kind: ConfigMap, namespace: {{ .Release.Namespace | quote }}, name: coffer-ca, key: ca.crt}
   auth:
     mount: {{ include "coffer.mount" . }}
-    audience: {{ .Values.connection.audience }}
-  cluster: {{ .Values.cluster.name }}
+    audience: {{ .Values.connection.audience | quote }}
+  cluster: {{ .Values.cluster.name | quote }}
   delegations: {{- toYaml .Values.connection.delegations | nindent 4 }}
 {{- end }}
