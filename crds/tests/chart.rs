@@ -1,5 +1,7 @@
 //! The chart's CRDs are the generated ones, and every field is described. Never talks to a cluster.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::fs;
 use std::path::PathBuf;
 
