@@ -45,9 +45,14 @@ pub fn patch(pod: &Pod, settings: &Settings) -> Result<Outcome, Refusal> {
     if annotations.contains_key(MIRROR) {
         return Ok(nothing());
     }
-    if is_injected(spec) {
-        let done = annotations.get(annotations::STATUS).is_some_and(|s| s == annotations::STATUS_INJECTED);
-        return if done { Ok(nothing()) } else { Err(taken("container", sidecar::CONTAINER)) };
+    if has_our_container(spec) {
+        let says_so = annotations.get(annotations::STATUS).is_some_and(|s| s == annotations::STATUS_INJECTED);
+        // Somebody's own container of that name must not start the pod without its secrets.
+        return if says_so && is_injected(spec) {
+            Ok(nothing())
+        } else {
+            Err(taken("container", sidecar::CONTAINER))
+        };
     }
     refuse_unfit(spec)?;
     if sidecar::secrets_bytes(&request) > SECRETS_BYTES_MAX {
@@ -114,9 +119,17 @@ fn taken(what: &str, name: &str) -> Refusal {
     Refusal(format!("the {what} name {name:?} is the injector's: rename yours"))
 }
 
+fn is_agent(container: &Container) -> bool {
+    container.name == sidecar::CONTAINER
+}
+
+fn has_our_container(spec: &PodSpec) -> bool {
+    spec.containers.iter().any(is_agent) || spec.init_containers.iter().flatten().any(is_agent)
+}
+
 fn is_injected(spec: &PodSpec) -> bool {
-    let named = |c: &Container| c.name == sidecar::CONTAINER;
-    spec.containers.iter().any(named) || spec.init_containers.iter().flatten().any(named)
+    let there = |name: &&str| spec.volumes.iter().flatten().any(|volume| volume.name == **name);
+    spec.init_containers.iter().flatten().any(is_agent) && sidecar::VOLUMES.iter().all(there)
 }
 
 fn refuse_unfit(spec: &PodSpec) -> Result<(), Refusal> {
@@ -126,7 +139,7 @@ fn refuse_unfit(spec: &PodSpec) -> Result<(), Refusal> {
             "Windows pods are not supported: remove coffer.dev/inject, or run the pod on Linux".to_owned(),
         ));
     }
-    let ours = [sidecar::SECRETS_VOLUME, sidecar::STATE_VOLUME, sidecar::TOKEN_VOLUME];
+    let ours = sidecar::VOLUMES;
     if let Some(volume) = spec.volumes.iter().flatten().find(|v| ours.contains(&v.name.as_str())) {
         return Err(taken("volume", &volume.name));
     }

@@ -7,9 +7,11 @@ use coffer_crds::annotations::{Request, SecretRequest};
 use serde_json::{Value, json};
 
 pub(crate) const CONTAINER: &str = "coffer-agent";
-pub(crate) const SECRETS_VOLUME: &str = "coffer-secrets";
-pub(crate) const STATE_VOLUME: &str = "coffer-state";
-pub(crate) const TOKEN_VOLUME: &str = "coffer-token";
+/// All volumes of the injector.
+pub(crate) const VOLUMES: [&str; 3] = [SECRETS_VOLUME, STATE_VOLUME, TOKEN_VOLUME];
+const SECRETS_VOLUME: &str = "coffer-secrets";
+const STATE_VOLUME: &str = "coffer-state";
+const TOKEN_VOLUME: &str = "coffer-token";
 
 const STATE_DIR: &str = "/var/run/coffer/state";
 const TOKEN_DIR: &str = "/var/run/coffer/serviceaccount";
