@@ -26,7 +26,7 @@ where
     );
     cluster.apply(&manifest).await?;
     let result = AssertUnwindSafe(story(name.clone())).catch_unwind().await;
-    let gone = cluster.kubectl(&["delete", "namespace", &name, "--wait=false"]).await;
+    let gone = cluster.kubectl(&["delete", "namespace", &name, "--wait=false", "--ignore-not-found"]).await;
     match result {
         Ok(result) => {
             let value = result?;

@@ -22,12 +22,17 @@ where
     let (cluster, coffer, platform) = (&cluster, &coffer, &platform);
     with_temp_namespace(cluster, "shop", |shop| async move {
         let told = async { story(Orders::prepare(cluster, coffer, &shop, platform).await?).await }.await;
-        // The shop goes first: its leases end while the database's login still works.
-        let gone = cluster.kubectl(&["delete", "namespace", &shop, "--timeout=60s"]).await;
+        // While the database still runs: no pod, no login, no wait for a finalizer's deadline afterwards.
+        let kinds = ["pods", "dynamicsecrets,vaultpolicies"];
+        let mut cleaned = Ok(());
+        for kinds in kinds {
+            let gone = cluster.kubectl(&["delete", kinds, "--all", "-n", &shop, "--timeout=60s"]).await;
+            cleaned = cleaned.and(gone.map(drop));
+        }
         let also =
-            cluster.kubectl(&["delete", "namespace", platform, "--ignore-not-found", "--timeout=60s"]).await;
+            cluster.kubectl(&["delete", "namespace", platform, "--ignore-not-found", "--wait=false"]).await;
         told?;
-        gone?;
+        cleaned?;
         also.map(drop)
     })
     .await
