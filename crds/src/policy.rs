@@ -84,7 +84,7 @@ pub struct PolicyRule {
 #[x_kube(validation = Rule::new("duration(self.tokenTTL) <= duration(self.tokenMaxTTL)").message("tokenTTL must not exceed tokenMaxTTL"))]
 pub struct PolicyBinding {
     /// Name of a ServiceAccount in this namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = crate::refs::SERVICE_ACCOUNT_PATTERN))]
     pub service_account: String,
     /// Lifetime of a token before it must be renewed. Of several values for one ServiceAccount the smallest holds.
     #[serde(default = "default_token_ttl", rename = "tokenTTL")]

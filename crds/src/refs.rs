@@ -7,6 +7,18 @@ use serde::{Deserialize, Serialize};
 /// Name of the CofferConnection used when none is given.
 pub const DEFAULT_CONNECTION: &str = "default";
 
+/// The pattern of a ServiceAccount's name in the schema: what the API server demands of it, in one expression.
+pub const SERVICE_ACCOUNT_PATTERN: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+
+/// Whether a ServiceAccount can have this name. What cannot must not become a part of a path at the server.
+pub fn is_service_account_name(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let outer = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let label =
+        |label: &str| outer(label.bytes().next()) && outer(label.bytes().last()) && label.bytes().all(inner);
+    name.len() <= 253 && name.split('.').all(label)
+}
+
 /// Names a CofferConnection (cluster-scoped).
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -99,6 +111,21 @@ pub struct CaBundleRef {
 #[serde(rename_all = "camelCase")]
 pub struct Consumer {
     /// Name of the ServiceAccount that may read the secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SERVICE_ACCOUNT_PATTERN))]
     pub service_account: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_service_account_name;
+
+    #[test]
+    fn names_of_service_accounts() {
+        for good in ["default", "a", "orders-api", "orders.api.v2", "0"] {
+            assert!(is_service_account_name(good), "{good}");
+        }
+        for bad in ["", "a/b", "../x", "a/../b", ".", "a..b", "-a", "A", "a b", "a\n", &"x".repeat(254)] {
+            assert!(!is_service_account_name(bad), "{bad:?}");
+        }
+    }
 }

@@ -59,7 +59,7 @@ pub(crate) async fn settle<T>(
         }
         Error::Vault(vault) => {
             // A refused token or a server that went away: the next attempt starts with a new login.
-            if vault.is_denied() || vault.status().is_none() {
+            if vault.is_denied() || is_silent(vault) {
                 context.sessions.forget(connection).await;
             }
             Ok(Err(failure_of(vault)))
@@ -81,10 +81,18 @@ fn failure_of(error: &coffer_client::ClientError) -> Failure {
         )
     } else if error.status().is_some() {
         ("ServerRefused", format!("the server refused: {said}"))
-    } else {
+    } else if is_silent(error) {
         ("Unreachable", format!("no answer from the server ({said})"))
+    } else {
+        ("NotUnderstood", format!("operator and server do not understand each other: {said}"))
     };
     Failure { reason, message }
+}
+
+/// Whether the server gave no answer. What only we could not ask or read has nothing to do with the session.
+fn is_silent(error: &coffer_client::ClientError) -> bool {
+    use coffer_client::ClientError::{Timeout, Unreachable};
+    matches!(error, Timeout { .. } | Unreachable(_))
 }
 
 /// When to look again.
@@ -153,5 +161,8 @@ mod tests {
         assert_eq!(failure_of(&status(403)).reason, "Denied");
         assert_eq!(failure_of(&status(400)).reason, "ServerRefused");
         assert_eq!(failure_of(&ClientError::Unreachable("x".into())).reason, "Unreachable");
+        let unasked = ClientError::Path { path: "a/../b".into(), why: "has a . or .. segment" };
+        assert_eq!(failure_of(&unasked).reason, "NotUnderstood");
+        assert!(!is_silent(&unasked));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use coffer_client::wire::{RoleSpec, Ttl};
 use coffer_crds::duration::parse_seconds;
+use coffer_crds::refs::is_service_account_name;
 use coffer_crds::{DynamicSecret, VaultPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -66,6 +67,8 @@ pub(crate) fn compose(
     }
     shares
         .into_iter()
+        // The CRDs refuse any other name too.
+        .filter(|(service_account, _)| is_service_account_name(service_account))
         .map(|(service_account, share)| {
             let role = role(names, audience, namespace, &service_account, share);
             (names.role(namespace, &service_account), role)
@@ -204,6 +207,17 @@ spec:
         let mut going = (*policy(API)).clone();
         going.metadata.deletion_timestamp = Some(crate::clock::now());
         assert!(compose(&names(), "default", "coffer", "shop", &[Arc::new(going)], &none).is_empty());
+    }
+
+    #[test]
+    fn a_name_that_no_service_account_has_gets_no_role() {
+        let none: [Arc<DynamicSecret>; 0] = [];
+        for bad in ["../other.api", "a/b", "a\\nb", "A"] {
+            let policy =
+                policy(&API.replace("{serviceAccount: batch}", &format!("{{serviceAccount: \"{bad}\"}}")));
+            let roles = compose(&names(), "default", "coffer", "shop", &[policy], &none);
+            assert_eq!(roles.keys().collect::<Vec<_>>(), ["shop.api"], "{bad}");
+        }
     }
 
     #[test]
