@@ -15,7 +15,15 @@ const REQUEST_BYTES_MAX: usize = 1024;
 pub(crate) async fn serve(address: SocketAddr) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, usually. That is no reason to end what this endpoint only tells about.
+                tracing::debug!("health connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
         // Each on its own and with a deadline, so that a silent client cannot keep a probe waiting.
         tokio::spawn(async move {
             if let Ok(Err(error)) = timeout(Duration::from_secs(2), answer(stream)).await {
