@@ -50,6 +50,8 @@ const OVERLAP_MAX_MS: u64 = 24 * 3_600_000;
 const RENEW_AT_PERCENT_DEFAULT: u8 = 66;
 /// Time to issue, swap and tell the application, on top of the overlap.
 const SWAP_MARGIN_MS: u64 = 30_000;
+/// The least time between two calls for one token or lease: a TTL of a second must not become a flood.
+const CALM_MS: u64 = 1_000;
 /// How old a secret without a lease may get before it is read again.
 const STATIC_REFRESH_MS: u64 = 300_000;
 
@@ -95,12 +97,16 @@ fn agenda(s: &Situation<'_>) -> Vec<(Step, u64)> {
         return out;
     };
     if token.life.ttl_ms > 0 {
+        let calm_ms = token.life.since_ms + CALM_MS;
         if s.now_ms >= token.life.since_ms + token.life.ttl_ms {
             // Its leases went with it.
-            out.push((Step::Login, 0));
+            out.push((Step::Login, calm_ms));
             return out;
         }
-        out.push(token_upkeep(token.life, s.wanted.iter().filter_map(held)));
+        let (step, due_ms) = token_upkeep(token.life, s.wanted.iter().filter_map(held));
+        // A renewal that showed the token's end may be followed by the login at once.
+        let floods = step == Step::RenewToken || token.life.ttl_ms < CALM_MS;
+        out.push((step, if floods { due_ms.max(calm_ms) } else { due_ms }));
     }
     let mut documents = 0;
     for wanted in s.wanted {
@@ -162,12 +168,13 @@ fn upkeep(name: &str, held: &Held, issue: &Issue, now_ms: u64) -> Option<(Step, 
         return None;
     }
     if now_ms >= lease.life.since_ms + lease.life.ttl_ms {
-        return Some((again, 0));
+        return Some((again, issue.read_ms + CALM_MS));
     }
     if lease.life.exhausted {
-        return Some((again, replace_ms(lease.life, overlap_ms(held))));
+        return Some((again, replace_ms(lease.life, overlap_ms(held)).max(issue.read_ms + CALM_MS)));
     }
-    Some((Step::RenewLease(name.to_owned()), renew_ms(lease.life, renew_at_percent(held))))
+    let due_ms = renew_ms(lease.life, renew_at_percent(held)).max(lease.life.since_ms + CALM_MS);
+    Some((Step::RenewLease(name.to_owned()), due_ms))
 }
 
 fn needs_showing(held: &Held) -> bool {

@@ -161,6 +161,22 @@ fn a_lease_that_ended_is_taken_anew_at_once() {
 }
 
 #[test]
+fn the_shortest_and_the_longest_lives_neither_flood_nor_overflow() {
+    let short = |exhausted| Life { since_ms: 0, ttl_ms: 1, exhausted };
+    for exhausted in [false, true] {
+        let s = state(token(life(0, 24 * HOUR)), vec![("a", held(Some(short(exhausted))))]);
+        assert_eq!(decide(&["a"], &s, 0), Step::Idle(Some(1_000)));
+        let s = state(token(short(exhausted)), vec![("a", held(Some(life(0, HOUR))))]);
+        assert_eq!(decide(&["a"], &s, 0), Step::Idle(Some(1_000)));
+        assert_eq!(decide(&["a"], &s, 1), Step::Idle(Some(1_000)));
+        assert_eq!(decide(&["a"], &s, 1_000), Step::Login);
+    }
+    let long = Life::new(HOUR, u64::MAX, true).renewed(2 * HOUR, u64::MAX);
+    let s = state(token(long), vec![("a", held(Some(long)))]);
+    assert!(matches!(decide(&["a"], &s, 3 * HOUR), Step::Idle(Some(_))));
+}
+
+#[test]
 fn a_token_is_renewed_then_replaced_before_its_end() {
     let s = state(token(life(0, HOUR)), vec![("a", held(None))]);
     assert_eq!(decide(&["a"], &s, HOUR / 100 * 66), Step::RenewToken);

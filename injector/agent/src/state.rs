@@ -136,17 +136,24 @@ impl Retired {
     }
 }
 
+/// A hundred years: what a server grants beyond is no different to a pod, and its sums stay within the clock's range.
+const LIFE_SECS_MAX: u64 = 100 * 365 * 86_400;
+
+fn millis(secs: u64) -> u64 {
+    secs.min(LIFE_SECS_MAX) * 1000
+}
+
 impl Life {
     /// A life that begins now.
     pub fn new(now_ms: u64, ttl_secs: u64, renewable: bool) -> Self {
-        Self { since_ms: now_ms, ttl_ms: ttl_secs.saturating_mul(1000), exhausted: !renewable }
+        Self { since_ms: now_ms, ttl_ms: millis(ttl_secs), exhausted: !renewable }
     }
 
     /// The life after a renewal. A grant clearly shorter than the last one means that the maximum is
     /// near; the slack covers a server that counts down between deciding and answering.
     #[must_use]
     pub fn renewed(self, now_ms: u64, ttl_secs: u64) -> Self {
-        let ttl_ms = ttl_secs.saturating_mul(1000);
+        let ttl_ms = millis(ttl_secs);
         let cut_short = ttl_ms.saturating_add(self.ttl_ms / 20 + 2_000) < self.ttl_ms;
         Self { since_ms: now_ms, ttl_ms, exhausted: self.exhausted || cut_short }
     }
