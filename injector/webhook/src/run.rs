@@ -69,6 +69,7 @@ impl Care {
     async fn look(&self) -> anyhow::Result<()> {
         let file = &self.args.ca_file;
         let ca = tokio::fs::read_to_string(file).await.with_context(|| format!("read {}", file.display()))?;
+        check_ca(&ca).with_context(|| file.display().to_string())?;
         let stored = self.certificate().await?;
         if webhook_config::keep_ca(&self.client, &self.args.webhook_name, &stored.ca_bundle).await? {
             tracing::info!(webhook = self.args.webhook_name, "CA written");
@@ -98,5 +99,30 @@ impl Care {
             }
         }
         anyhow::bail!("the other replica keeps changing the certificate")
+    }
+}
+
+/// Whether every pod may have this text as its CA bundle.
+fn check_ca(pem: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(pem.contains("-----BEGIN CERTIFICATE-----"), "there is no certificate in the CA bundle");
+    anyhow::ensure!(
+        !pem.contains("PRIVATE KEY-----"),
+        "there is a private key in the CA bundle, which every pod would get"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_ca;
+
+    #[test]
+    fn a_bundle_has_certificates_and_nothing_secret() {
+        let cert = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n";
+        assert!(check_ca(cert).is_ok());
+        assert!(check_ca("").is_err());
+        for kind in ["PRIVATE KEY", "EC PRIVATE KEY"] {
+            assert!(check_ca(&format!("{cert}-----BEGIN {kind}-----\nMII\n-----END {kind}-----\n")).is_err());
+        }
     }
 }
