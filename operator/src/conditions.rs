@@ -34,6 +34,11 @@ impl Verdict {
     }
 }
 
+/// Whether what the server has under the object's name is somebody else's.
+pub(crate) fn is_foreign(verdicts: &[Verdict]) -> bool {
+    verdicts.iter().any(|verdict| verdict.type_ == "Ready" && verdict.reason == "NotOwned")
+}
+
 /// The conditions that follow from the old ones and today's verdicts. A transition time changes only with the status,
 /// so that saying the same again is no change at all.
 pub(crate) fn merge(

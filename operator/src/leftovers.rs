@@ -93,7 +93,7 @@ async fn sweep(context: &Context, connection: &CofferConnection) -> Result<(), E
     }
     sweep_database(&vault, &live).await?;
     for namespace in &namespaces {
-        roles::sync(context, &vault, namespace).await?;
+        roles::sync(context, &vault, namespace, None).await?;
     }
     Ok(())
 }

@@ -69,12 +69,12 @@ impl Care {
     async fn look(&self) -> anyhow::Result<()> {
         let file = &self.args.ca_file;
         let ca = tokio::fs::read_to_string(file).await.with_context(|| format!("read {}", file.display()))?;
-        check_ca(&ca).with_context(|| file.display().to_string())?;
         let stored = self.certificate().await?;
         if webhook_config::keep_ca(&self.client, &self.args.webhook_name, &stored.ca_bundle).await? {
             tracing::info!(webhook = self.args.webhook_name, "CA written");
         }
         self.shared.set_certificate(stored.to_serve(unix_secs()))?;
+        check_ca(&ca).with_context(|| file.display().to_string())?;
         self.shared.set_settings(self.args.settings(ca));
         Ok(())
     }

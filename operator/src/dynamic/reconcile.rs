@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 
 use super::plan::{AtServer, Observed, Plan, deletion, plan};
 use super::source::{database_of, resolve};
-use crate::conditions::merge;
+use crate::conditions::{is_foreign, merge};
 use crate::context::Context;
 use crate::controllers::{self, Failure};
 use crate::error::Error;
@@ -57,7 +57,9 @@ async fn apply(secret: &DynamicSecret, namespace: &str, context: &Context) -> Re
     for change in &plan.changes {
         change.apply(&vault.client).await?;
     }
-    roles::sync(context, &vault, namespace).await?;
+    let policy_name = vault.names.dynamic_policy(namespace, &secret.name_any());
+    let foreign = is_foreign(&plan.verdicts).then_some(policy_name.as_str());
+    roles::sync(context, &vault, namespace, foreign).await?;
     let leases = lease_count(&vault, &plan.role_name).await?;
     Ok((plan, leases))
 }
@@ -83,7 +85,7 @@ async fn clean_up(secret: &DynamicSecret, namespace: &str, context: &Context) ->
     for change in deletion(secret, &vault.names, &at_server) {
         change.apply(&vault.client).await?;
     }
-    roles::sync(context, &vault, namespace).await
+    roles::sync(context, &vault, namespace, None).await
 }
 
 fn status_of(secret: &DynamicSecret, applied: &Result<(Plan, i32), Failure>) -> DynamicSecretStatus {

@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 
 use super::delegation::ceilings;
 use super::plan::{Observed, Plan, plan};
-use crate::conditions::merge;
+use crate::conditions::{is_foreign, merge};
 use crate::context::Context;
 use crate::controllers::{self, Failure};
 use crate::error::Error;
@@ -60,7 +60,8 @@ async fn apply(policy: &VaultPolicy, namespace: &str, context: &Context) -> Resu
         let note = format!("policy {name} was changed at the server and is applied again");
         events::emit(&context.recorder, policy, EventType::Warning, "Drifted", &note).await;
     }
-    roles::sync(context, &vault, namespace).await?;
+    let foreign = is_foreign(&plan.verdicts).then_some(plan.policy_name.as_str());
+    roles::sync(context, &vault, namespace, foreign).await?;
     Ok(plan)
 }
 
@@ -81,7 +82,7 @@ async fn clean_up(policy: &VaultPolicy, namespace: &str, context: &Context) -> R
         };
         change.apply(&vault.client).await?;
     }
-    roles::sync(context, &vault, namespace).await
+    roles::sync(context, &vault, namespace, None).await
 }
 
 fn status_of(policy: &VaultPolicy, applied: &Result<Plan, Failure>) -> VaultPolicyStatus {

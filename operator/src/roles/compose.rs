@@ -76,6 +76,15 @@ pub(crate) fn compose(
         .collect()
 }
 
+/// The roles without one policy, which was just found to be somebody else's: its status does not say so yet.
+pub(crate) fn without(mut roles: BTreeMap<String, RoleSpec>, policy: &str) -> BTreeMap<String, RoleSpec> {
+    for role in roles.values_mut() {
+        role.token_policies.retain(|name| name != policy);
+    }
+    roles.retain(|_, role| !role.token_policies.is_empty());
+    roles
+}
+
 fn counts_policy(policy: &VaultPolicy, connection: &str, namespace: &str) -> bool {
     let conditions = policy.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     policy.namespace().as_deref() == Some(namespace)
@@ -235,6 +244,12 @@ status:
             &[secret(&format!("{}{status}", DB.trim_end()))],
         );
         assert!(roles.is_empty(), "{roles:?}");
+
+        let roles =
+            compose(&names(), "default", "coffer", "shop", &[policy(API), policy(AUDIT)], &[secret(DB)]);
+        let left = without(roles, "k8s/c/shop/vpol/api");
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["shop.api", "shop.job"]);
+        assert_eq!(left["shop.api"].token_policies, ["k8s/c/shop/dsec/db", "k8s/c/shop/vpol/audit"]);
     }
 
     #[test]

@@ -4,12 +4,19 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::vault::{Change, Vault};
 
-use super::compose::{compose, same};
+use super::compose::{compose, same, without};
 
 use kube::ResourceExt;
 
 /// Writes the roles that differ and deletes those that nothing names any more.
-pub(crate) async fn sync(context: &Context, vault: &Vault, namespace: &str) -> Result<(), Error> {
+///
+/// `foreign` names a policy that the caller found to be somebody else's: no role may carry it.
+pub(crate) async fn sync(
+    context: &Context,
+    vault: &Vault,
+    namespace: &str,
+    foreign: Option<&str>,
+) -> Result<(), Error> {
     context.listed().await?;
     // Two reconciles of one namespace would each write the other's older view.
     let _held = context.roles.lock().await;
@@ -21,6 +28,10 @@ pub(crate) async fn sync(context: &Context, vault: &Vault, namespace: &str) -> R
         &context.stores.policies.state(),
         &context.stores.dynamics.state(),
     );
+    let wanted = match foreign {
+        Some(policy) => without(wanted, policy),
+        None => wanted,
+    };
     let mount = &vault.names.mount;
     let prefix = vault.names.role(namespace, "");
     for name in vault.client.list_roles(mount).await? {
