@@ -28,8 +28,8 @@ pub(super) fn from_driver(target: &str, error: &tokio_postgres::Error) -> Engine
 pub(super) fn from_pool(target: &str, error: &PoolError) -> EngineError {
     match error {
         PoolError::Backend(inner) => from_driver(target, inner),
-        PoolError::Timeout(_) => fail(target, true, "no session within the time limit"),
-        _ => fail(target, true, "no session"),
+        PoolError::Timeout(_) => fail(target, true, "the database does not answer within the time limit"),
+        _ => fail(target, true, "the database gives no session"),
     }
 }
 

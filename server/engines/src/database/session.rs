@@ -124,7 +124,11 @@ impl Sessions {
             Ok(Ok((client, task))) => Ok(Dialed { client, task }),
             Ok(Err(error)) if is_login_refusal(&error) => Err(DialError::Login(from_driver(&target, &error))),
             Ok(Err(error)) => Err(DialError::Engine(from_driver(&target, &error))),
-            Err(_) => Err(DialError::Engine(fail(&target, true, "no session within the time limit"))),
+            Err(_) => Err(DialError::Engine(fail(
+                &target,
+                true,
+                "the database does not answer within the time limit",
+            ))),
         }
     }
 }
