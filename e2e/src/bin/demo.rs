@@ -122,7 +122,8 @@ async fn demo() -> Result<()> {
     ));
 
     chapter(8, "What the audit log says about this pod");
-    for record in orders.audit_of(&uid).await? {
+    let records = step("the pod's last words are written", ended(&orders, &uid)).await?;
+    for record in records {
         say(&format!("      {}", audit_line(&record)));
     }
     say(
@@ -143,6 +144,20 @@ async fn scene(cluster: &Cluster, coffer: &Coffer) -> Result<Orders> {
     say("      e2e/examples/orders.yaml: the shop's team says that its pods get one each (DynamicSecret).");
     step("manifests applied, all Ready", orders.apply_examples()).await?;
     Ok(orders)
+}
+
+/// The records of a pod's life, once the agent has given its token back.
+async fn ended(orders: &Orders, uid: &str) -> Result<Vec<Value>> {
+    eventually("the pod's token is revoked", LONG, || async {
+        let records = orders.audit_of(uid).await?;
+        let last = |record: &Value| {
+            let path = record["path"].as_str().unwrap_or_default();
+            record["type"] == "completion"
+                && (path == "auth/token/revoke-self" || path.ends_with("/revoke-pod"))
+        };
+        if records.iter().any(last) { Ok(records) } else { bail!("it is not in the audit log yet") }
+    })
+    .await
 }
 
 /// Shows the application's last lines.
