@@ -25,6 +25,8 @@ pub(crate) fn assemble(config: &Config) -> anyhow::Result<Assembled> {
     let clock = Arc::new(SystemClock::default());
     let deps = Deps {
         store: store(&config.storage)?,
+        // Memory is this process's own, and the embedded store is locked.
+        store_is_exclusive: matches!(config.storage, Storage::Memory | Storage::Embedded { .. }),
         clock: Arc::clone(&clock) as Arc<_>,
         keys: Arc::new(HttpKeys::new()),
         engines: standard_engines(),

@@ -54,6 +54,7 @@ fn fresh(limits: Limits) -> Bed {
     let clock: Arc<dyn Clock> = Arc::new(Ticking::default());
     let vault = Vault::new(Deps {
         store: Arc::new(MemoryStore::new()),
+        store_is_exclusive: true,
         clock: Arc::clone(&clock),
         keys: Arc::new(NoKeys),
         engines: standard_engines(),

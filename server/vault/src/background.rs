@@ -21,24 +21,30 @@ const TICK: Duration = Duration::from_secs(1);
 /// How many change-log rows are kept, and how many closed streams.
 const LOG_KEEP: u64 = 100_000;
 const LOG_STREAMS_KEEP: usize = 8;
-/// Every how many ticks the change log is trimmed.
-const TRIM_EVERY: u64 = 600;
+/// Every how many ticks the change log is trimmed, beginning with the first: a server that never lives long must
+/// not fill the store.
+const TRIM_EVERY: u64 = 60;
+/// How often the change log's mark is published.
+const PUBLISH: Duration = Duration::from_millis(100);
 
 /// Runs until `shutdown`, then brings the audit log to its end.
 pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: CancellationToken) {
     let flusher = tokio::spawn(flush_regularly(Arc::clone(&around), shutdown.clone()));
     let sweeper = tokio::spawn(sweep_regularly(Arc::clone(&door), shutdown.clone()));
+    let publisher = tokio::spawn(publish_regularly(Arc::clone(&door), shutdown.clone()));
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count: u64 = 0;
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        count += 1;
-        if let Some(open) = door.open() {
-            report("housekeeping", keep_house(&open, count).await);
+        let Some(open) = door.open() else { continue };
+        report("anchor", anchor(&open).await);
+        if count.is_multiple_of(TRIM_EVERY) {
+            report("trimming the change log", trim(&open).await);
         }
+        count += 1;
     }
-    // Neither may be dropped half way: the one is at a target, the other at the disk.
-    let _ = tokio::join!(flusher, sweeper);
+    // None may be dropped half way: the one is at a target, the other at the disk.
+    let _ = tokio::join!(flusher, sweeper, publisher);
     if let Some(open) = door.open() {
         report("last anchor", anchor(&open).await);
     }
@@ -82,13 +88,27 @@ async fn sweep_regularly(door: Arc<Door>, shutdown: CancellationToken) {
     }
 }
 
-async fn keep_house(open: &Arc<Open>, count: u64) -> Result<(), Fail> {
-    anchor(open).await?;
-    open.barrier.publish_log().await?;
-    if count.is_multiple_of(TRIM_EVERY) {
-        open.barrier.trim_log(LOG_KEEP, LOG_STREAMS_KEEP).await?;
+async fn publish_regularly(door: Arc<Door>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(PUBLISH);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let Some(open) = door.open() else { continue };
+        report("publishing the change log", open.barrier.publish_log().await.map_err(Fail::from));
     }
+}
+
+/// Deletes what of the change log nobody needs any more.
+pub(crate) async fn trim(open: &Open) -> Result<(), Fail> {
+    open.barrier.trim_log(LOG_KEEP, LOG_STREAMS_KEEP).await?;
     Ok(())
+}
+
+/// Closes the change-log streams of processes that are gone, where it is certain that they are: an open stream is
+/// never removed. Not doing it costs room only, so a failure does not keep the vault shut.
+pub(crate) async fn close_streams(open: &Open) {
+    if open.around.store_is_exclusive {
+        report("closing old streams", open.barrier.close_other_streams().await.map_err(Fail::from));
+    }
 }
 
 /// Leaves a sign of life, and keeps the head of the audit log where whoever can edit the file cannot reach.

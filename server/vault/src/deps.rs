@@ -74,6 +74,9 @@ impl Default for VaultConfig {
 pub struct Deps {
     /// Where everything is kept.
     pub store: Arc<dyn Store>,
+    /// No other process uses the store, now or while this one lives: change-log streams that others left are closed
+    /// when the vault opens. Only true where something proves it, like the embedded store's lock.
+    pub store_is_exclusive: bool,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where signing keys come from.

@@ -128,6 +128,7 @@ impl Door {
         match Open::load(Arc::clone(&self.around)).await {
             Ok(open) => {
                 background::check_anchor(&open).await;
+                background::close_streams(&open).await;
                 if let Err(error) = background::anchor(&open).await {
                     self.around.barrier.seal();
                     return Err(error);

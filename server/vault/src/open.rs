@@ -27,6 +27,7 @@ use crate::token::Tokens;
 /// What stays the same whether the vault is sealed or not.
 pub(crate) struct Surroundings {
     pub(crate) barrier: Arc<Barrier>,
+    pub(crate) store_is_exclusive: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: VaultConfig,
     pub(crate) engines: HashMap<&'static str, Arc<dyn Engine>>,

@@ -52,12 +52,13 @@ pub struct DevInit {
 impl Vault {
     /// A sealed vault over a store. Opens the audit log; fails when it cannot.
     pub fn new(deps: Deps) -> Result<Arc<Self>, VaultError> {
-        let Deps { store, clock, keys, engines, audit_dir, ca_bundle, config } = deps;
+        let Deps { store, store_is_exclusive, clock, keys, engines, audit_dir, ca_bundle, config } = deps;
         let audit = AuditLog::open(&audit_dir)?;
         let metrics = Metrics::new().map_err(|error| VaultError::Refused(error.to_string()))?;
         let engines: HashMap<_, _> = engines.into_iter().map(|engine| (engine.kind(), engine)).collect();
         let around = Arc::new(Surroundings {
             barrier: Arc::new(Barrier::new(store)),
+            store_is_exclusive,
             clock,
             events: Events::new(&config.node_name),
             config,
@@ -134,6 +135,15 @@ impl Vault {
             Some(open) => Ok(sweep::sweep(&open).await?),
             None => Ok(()),
         }
+    }
+
+    /// Publishes and trims the change log once, now: what the background does by itself.
+    pub async fn trim(&self) -> Result<(), VaultError> {
+        if let Some(open) = self.door.open() {
+            open.barrier.publish_log().await.map_err(Fail::from)?;
+            background::trim(&open).await?;
+        }
+        Ok(())
     }
 
     /// Anchors the head of the audit log, now, and brings the log to the disk.

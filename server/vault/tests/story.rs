@@ -267,3 +267,21 @@ async fn a_clock_that_was_set_back_gives_no_time_back() {
     bed.sweep().await;
     assert!(!bed.database.has(&account));
 }
+
+#[tokio::test]
+async fn restarts_do_not_fill_the_store_with_change_logs() {
+    let mut bed = Bed::new().await;
+    for _ in 0..12 {
+        bed.restart().await;
+    }
+    // A position names every stream there is: all but this process's own are closed, and so can be removed.
+    let barrier = coffer_barrier::Barrier::new(std::sync::Arc::new(bed.store.clone()));
+    let share = coffer_core::shamir::Share::parse(&bed.unseal_key).unwrap();
+    barrier.unseal(&[share]).await.unwrap();
+    let own = barrier.stream().unwrap();
+    bed.vault.trim().await.unwrap();
+    let position =
+        coffer_barrier::log::ChangeLog::start(&barrier.reader().await.unwrap()).await.unwrap().to_string();
+    let streams: Vec<_> = position.split('.').skip(1).filter(|s| !s.starts_with(&own.to_hex())).collect();
+    assert_eq!(streams.len(), 8 + 1, "the newest closed ones and the vault's own: {position}");
+}

@@ -267,6 +267,7 @@ fn build(
         vec![Arc::new(KvEngine::new()), Arc::clone(database) as Arc<dyn Engine>];
     Vault::new(Deps {
         store: Arc::new(store.clone()),
+        store_is_exclusive: true,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         keys: Arc::new(NoKeys),
         engines,
