@@ -107,6 +107,17 @@ pub(crate) fn may(token: &LiveToken, needs: Needs, path: &str) -> bool {
     VaultPath::parse(path).is_ok_and(|path| token.acl.decide(needs, &path, None).allowed)
 }
 
+/// Whether a token may be told of an event: the path is the event's, and its rule may name types of events.
+pub(crate) fn may_receive(token: &LiveToken, path: &str, event_type: &str) -> bool {
+    let Ok(path) = VaultPath::parse(path) else { return false };
+    let decision = token.acl.decide(Needs::Subscribe, &path, None);
+    let named = |wanted: &String| match wanted.strip_suffix('*') {
+        Some(prefix) => event_type.starts_with(prefix),
+        None => event_type == wanted,
+    };
+    decision.allowed && decision.event_types.is_none_or(|types| types.iter().any(named))
+}
+
 const fn needs(operation: Operation) -> Needs {
     match operation {
         Operation::Read => Needs::Read,

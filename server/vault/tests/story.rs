@@ -285,3 +285,31 @@ async fn restarts_do_not_fill_the_store_with_change_logs() {
     let streams: Vec<_> = position.split('.').skip(1).filter(|s| !s.starts_with(&own.to_hex())).collect();
     assert_eq!(streams.len(), 8 + 1, "the newest closed ones and the vault's own: {position}");
 }
+
+#[tokio::test]
+async fn a_rule_that_names_event_types_gives_no_others() {
+    let bed = Bed::new().await;
+    let policy = r#"path "sys/events/subscribe/*" { capabilities = ["read"] }
+        path "delivery/*" { capabilities = ["subscribe"], subscribe_event_types = ["delivery/delete"] }"#;
+    bed.root(Operation::Update, "sys/policies/acl/ends", json!({"policy": policy})).await.expect(204);
+    let made = bed.root(Operation::Update, "auth/token/create", json!({"policies": ["ends"]})).await;
+    let token = made.expect(200).text("/auth/client_token");
+    let request = bed.request(Operation::Read, "sys/events/subscribe/*", Some(&token), Value::Null);
+    let Ok(mut stream) = bed.vault.subscribe(request, "*", None).await else { panic!("refused") };
+    let path = "delivery/k8s/prod/shop/dsec/orders";
+    bed.root(Operation::Update, path, json!({"document": {"n": 1}})).await.expect(200);
+    bed.root(Operation::Delete, path, Value::Null).await.expect(204);
+    assert_eq!(stream.next().await.unwrap()["type"], "delivery/delete");
+}
+
+#[tokio::test]
+async fn sealing_takes_sudo() {
+    let bed = Bed::new().await;
+    for (capabilities, status) in [(r#"["update"]"#, 403), (r#"["update", "sudo"]"#, 204)] {
+        let policy = format!("path \"sys/seal\" {{ capabilities = {capabilities} }}");
+        bed.root(Operation::Update, "sys/policies/acl/sealer", json!({"policy": policy})).await.expect(204);
+        let made = bed.root(Operation::Update, "auth/token/create", json!({"policies": ["sealer"]})).await;
+        let token = made.expect(200).text("/auth/client_token");
+        bed.post("sys/seal", &token, json!({})).await.expect(status);
+    }
+}

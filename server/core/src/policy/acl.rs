@@ -285,7 +285,9 @@ impl<'a> Forms<'a> {
 }
 
 static SUDO_PATHS: LazyLock<Vec<PathPattern>> = LazyLock::new(|| {
-    const TEXTS: [&str; 20] = [
+    const TEXTS: [&str; 22] = [
+        "sys/seal",
+        "sys/step-down",
         "sys/auth/*",
         "sys/remount",
         "sys/audit",

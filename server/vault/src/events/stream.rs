@@ -124,5 +124,5 @@ impl Reader {
 }
 
 fn may_see(token: &LiveToken, event: &Event) -> bool {
-    permit::may(token, Needs::Subscribe, &event.draft.path)
+    permit::may_receive(token, &event.draft.path, event.draft.event_type)
 }
