@@ -24,8 +24,11 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::config::Listener;
+use crate::prompt::Prompt;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may say nothing at its beginning.
+const FIRST_BYTES: Duration = Duration::from_secs(30);
 /// Also how long an idle HTTP/1.1 connection is kept.
 const HEADERS: Duration = Duration::from_secs(75);
 const HEADER_BYTES_MAX: usize = 64 << 10;
@@ -145,7 +148,8 @@ impl Connection {
             request.extensions_mut().insert(Peer(peer));
             router.clone().oneshot(request.map(Body::new))
         });
-        let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection =
+            http.serve_connection_with_upgrades(TokioIo::new(Prompt::new(stream, FIRST_BYTES)), service);
         if let Err(error) = watcher.watch(connection.into_owned()).await {
             tracing::debug!(%peer, error = %error, "connection ended");
         }

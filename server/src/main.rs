@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod listen;
 mod logs;
+mod prompt;
 mod serve;
 mod tls;
 
