@@ -196,7 +196,7 @@ fn same(a: &Share, b: &Share) -> bool {
 }
 
 /// The system's own source: what it makes here guards everything else.
-fn os_rng() -> rand::rngs::StdRng {
+pub(crate) fn os_rng() -> rand::rngs::StdRng {
     rand::make_rng()
 }
 

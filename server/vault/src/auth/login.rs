@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::claims::{self, Identity};
 use super::config::Config;
 use super::role::Role;
-use crate::codec::transact;
+use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
 use crate::mounts::{Mount, MountTable};
 use crate::outcome::{Outcome, Undo};
@@ -44,7 +44,8 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
         return Err(Fail::Login("the role is not for this ServiceAccount"));
     }
     let (entry, token) = new_entry(ctx, mount, &role_name, &role, identity);
-    let made: Result<(), Fail> = transact!(open.barrier, |w| admit_in(w, mount, &role_name, &entry).await?);
+    let made: Result<(), Fail> =
+        transact!(open.barrier, |w| admit_in(w, mount, &role_name, &role, &entry).await?);
     made?;
     let seconds = entry.ttl_left(ctx.now);
     let mut outcome = Outcome::auth(&entry, Some(&token), seconds);
@@ -52,19 +53,32 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     Ok(outcome)
 }
 
+/// The mount's boundary and the role still are what the token was made from, and the commit fails if that changes: a
+/// login that began before a restriction must not end after it.
+async fn unchanged_in(writer: &mut Writer, mount: &Mount, role_name: &str, role: &Role) -> Result<(), Fail> {
+    MountTable::guard_in(writer, mount).await?;
+    let stored = codec::get::<Mount>(&*writer as &dyn Read, &mount.key()).await?;
+    let key = Role::key(mount, role_name);
+    let present = codec::get::<Role>(&*writer as &dyn Read, &key).await?;
+    let present = present.ok_or_else(|| bad("the role was removed"))?;
+    if stored.is_none_or(|m| m.boundary != mount.boundary) || present != *role {
+        return Err(Fail::Unavailable(
+            "the role or its mount was changed during the login; log in again".into(),
+        ));
+    }
+    writer.guard(&key)?;
+    Ok(())
+}
+
 /// The mount and the role stand, the pod is not revoked, and the commit fails if any of that changes.
 async fn admit_in(
     writer: &mut Writer,
     mount: &Mount,
     role_name: &str,
+    role: &Role,
     entry: &TokenEntry,
 ) -> Result<(), Fail> {
-    MountTable::guard_in(writer, mount).await?;
-    let role = Role::key(mount, role_name);
-    if !writer.exists(&role).await? {
-        return Err(bad("the role was removed"));
-    }
-    writer.guard(&role)?;
+    unchanged_in(writer, mount, role_name, role).await?;
     if let Some(uid) = &entry.pod {
         let tombstone = rows::pod_tombstone(mount.id, uid);
         if writer.exists(&tombstone).await? {
@@ -130,4 +144,50 @@ fn metadata(role_name: &str, identity: Identity) -> BTreeMap<String, String> {
         metadata.insert("pod_uid".into(), uid);
     }
     metadata
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_barrier::Barrier;
+    use coffer_core::shamir::Threshold;
+    use coffer_core::time::Timestamp;
+    use coffer_storage::memory::MemoryStore;
+
+    use super::*;
+    use crate::mounts::{Class, blank};
+
+    #[tokio::test]
+    async fn a_restriction_during_the_login_wins() {
+        let barrier = Barrier::new(Arc::new(MemoryStore::new()));
+        let mut rng = crate::door::os_rng();
+        let shares = barrier.initialize(Threshold::new(1, 1).unwrap(), &mut rng).await.unwrap();
+        barrier.unseal(&shares).await.unwrap();
+        let mount = blank(Class::Auth, "kubernetes/prod", "kubernetes", Timestamp::from_secs(1));
+        let role = Role {
+            names: vec!["orders".into()],
+            namespaces: vec!["shop".into()],
+            audience: "coffer".into(),
+            policies: vec![PolicyName::parse("much").unwrap()],
+            no_default_policy: false,
+            ttl: Duration::ZERO,
+            max_ttl: Duration::ZERO,
+            period: Duration::ZERO,
+            custom_metadata: BTreeMap::new(),
+        };
+        let less = Role { policies: Vec::new(), ..role.clone() };
+        let bounded = Mount { boundary: Some(PolicyName::parse("edge").unwrap()), ..mount.clone() };
+        for (stored_mount, stored_role, fine) in
+            [(&mount, &role, true), (&mount, &less, false), (&bounded, &role, false)]
+        {
+            let checked: Result<(), Fail> = transact!(barrier, |w| {
+                barrier.create_kek(w, mount.id).await?;
+                MountTable::put_in(w, stored_mount).await?;
+                codec::put(w, &Role::key(&mount, "r"), stored_role).await?;
+            });
+            checked.unwrap();
+            let checked: Result<(), Fail> =
+                transact!(barrier, |w| unchanged_in(w, &mount, "r", &role).await?);
+            assert_eq!(checked.is_ok(), fine);
+        }
+    }
 }

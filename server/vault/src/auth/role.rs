@@ -18,7 +18,7 @@ use crate::pipeline::Ctx;
 use crate::request::Operation;
 
 /// A role as stored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Role {
     /// Names of ServiceAccounts, or `*`.
     pub(super) names: Vec<String>,
