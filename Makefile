@@ -23,7 +23,8 @@ demo-down: ## remove what the demo started
 test: ## set up everything, run every test, clean up
 	@e2e/run-tests
 
-soak: ## the long tests: 20 clusters killed at random moments
+soak: ## the long tests: 20,000 power cuts, 20 clusters killed at random moments
+	@$(RUN) COFFER_SEEDS=20000 cargo test "$${RUST_ARGS[@]}" -p coffer-storage --test power_loss -- --nocapture
 	@$(RUN) COFFER_CLEANUP_ROUNDS=20 cargo test "$${RUST_ARGS[@]}" -p coffer-e2e --test cluster_cleanup -- --nocapture
 
 bench: ## measurements (none yet)

@@ -27,6 +27,9 @@ struct State {
     chain: Chain,
     /// Bytes of whole records.
     len: u64,
+    /// Whether half a record may lie behind the whole ones. Nothing is appended until it has been cut off: a
+    /// record glued to it would break the chain for good.
+    torn: bool,
     /// Whether there is something the disk may not have yet.
     dirty: bool,
 }
@@ -55,7 +58,7 @@ impl AuditLog {
             return Err(io::Error::other("the audit log is not a regular file"));
         }
         let (chain, len) = head_of(&mut file)?;
-        Ok(Self { path, state: Mutex::new(State { file, chain, len, dirty: false }) })
+        Ok(Self { path, state: Mutex::new(State { file, chain, len, torn: false, dirty: false }) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -66,12 +69,16 @@ impl AuditLog {
     /// Appends a record.
     pub(crate) fn write(&self, record: &AuditRecord) -> io::Result<()> {
         let state = &mut *self.state();
+        if state.torn {
+            state.file.set_len(state.len)?;
+            state.torn = false;
+        }
         let mut next = state.chain;
         let mut line = next.append(record).map_err(io::Error::other)?;
         line.push('\n');
         if let Err(error) = state.file.write_all(line.as_bytes()) {
             // What is cut off here was never acknowledged to anybody.
-            state.file.set_len(state.len)?;
+            state.torn = state.file.set_len(state.len).is_err();
             return Err(error);
         }
         state.chain = next;
@@ -155,6 +162,21 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let report = verify(text.lines(), Some(&log.head()));
         assert!(report.is_intact() && report.lines == 4, "{report:?}");
+    }
+
+    #[test]
+    fn nothing_is_glued_to_half_a_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = AuditLog::open(dir.path()).unwrap();
+        log.write(&record(0)).unwrap();
+        // What a failed write leaves when its undoing fails too.
+        let path = dir.path().join(FILE_NAME);
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"half\":").unwrap();
+        log.state().torn = true;
+        log.write(&record(1)).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let report = verify(text.lines(), Some(&log.head()));
+        assert!(report.is_intact() && report.lines == 2, "{report:?}");
     }
 
     #[test]
