@@ -281,7 +281,7 @@ fn one_seed(seed: u64, syncs: Syncs) -> Result<usize, String> {
 }
 
 fn seeds() -> u64 {
-    std::env::var("COFFER_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
+    std::env::var("COFFER_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000)
 }
 
 /// How many seeds show a loss, a tear or a store that does not open (redb may also panic over nonsense).
