@@ -1,6 +1,7 @@
 //! What failed how often, and when it may be tried again. Never decides what to do instead.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// What can be tried.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -19,6 +20,21 @@ pub enum Subject {
     Revoke(String),
     /// Prolonging the token.
     Token,
+}
+
+/// For people: these words reach the pod's Events through `ready`.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Document(name) => write!(f, "reading what {name:?} delivers"),
+            Self::Issue(name) => write!(f, "taking secret {name:?}"),
+            Self::Lease(name) => write!(f, "renewing the lease of {name:?}"),
+            Self::Login => f.write_str("logging in"),
+            Self::Render(name) => write!(f, "writing the files of {name:?}"),
+            Self::Revoke(name) => write!(f, "revoking what is left of {name:?}"),
+            Self::Token => f.write_str("renewing the token"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,6 +94,11 @@ fn pause_ms(failures: u32, jitter: u8) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_read_words() {
+        assert_eq!(Subject::Issue("orders-db".to_owned()).to_string(), "taking secret \"orders-db\"");
+    }
 
     #[test]
     fn pauses_double_up_to_a_limit_and_spread() {

@@ -167,9 +167,9 @@ impl Keeper {
         }
         // Powers of two, so that an hour of outage is a dozen lines.
         if (times + 1).is_power_of_two() {
-            tracing::warn!(?subject, %error, failures = times + 1, "failed, will try again");
+            tracing::warn!(%subject, %error, failures = times + 1, "failed, will try again");
         }
-        self.status.say(&format!("{subject:?}: {error}"));
+        self.status.say(&format!("{subject}: {error}"));
     }
 
     async fn login(&mut self, now_ms: u64) -> Result<(), AgentError> {
