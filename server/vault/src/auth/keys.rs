@@ -4,7 +4,7 @@
 //! that names a key nobody has.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coffer_barrier::MountId;
@@ -25,7 +25,15 @@ const KEYS_MAX: usize = 64;
 /// The keys by mount.
 pub(crate) struct KeyCache {
     fetch: Arc<dyn FetchKeys>,
-    slots: Mutex<HashMap<MountId, Arc<tokio::sync::Mutex<Slot>>>>,
+    slots: Mutex<HashMap<MountId, Arc<Place>>>,
+}
+
+/// A mount's keys. What is there is read under the inner lock, which is never held while waiting.
+#[derive(Default)]
+struct Place {
+    /// Held while fetching, so that many logins ask once.
+    fetching: tokio::sync::Mutex<()>,
+    slot: Mutex<Slot>,
 }
 
 #[derive(Default)]
@@ -41,7 +49,7 @@ impl KeyCache {
         Self { fetch, slots: Mutex::default() }
     }
 
-    fn slot(&self, mount: MountId) -> Arc<tokio::sync::Mutex<Slot>> {
+    fn slot(&self, mount: MountId) -> Arc<Place> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(mount).or_default())
     }
@@ -65,28 +73,50 @@ impl KeyCache {
             return set.find(kid).cloned().ok_or(UNKNOWN);
         }
         let query = config.keys_query();
-        let slot = self.slot(mount);
-        // Held while fetching, so that many logins ask once.
-        let mut slot = slot.lock().await;
-        if slot.query != query {
-            *slot = Slot { query, ..Slot::default() };
-        }
-        let fresh = slot.fetched.is_some_and(|at| now < at.plus(LIFE));
-        if let (true, Some(key)) = (fresh, slot.key(kid)) {
+        let place = self.slot(mount);
+        // A login with a key that is known does not wait for one that names another.
+        if let Some(key) = place.slot(&query).fresh(kid, now) {
             return Ok(key);
         }
-        if slot.asked.is_none_or(|at| now >= at.plus(PAUSE)) {
+        let _fetching = place.fetching.lock().await;
+        {
+            let mut slot = place.slot(&query);
+            if let Some(key) = slot.fresh(kid, now) {
+                return Ok(key);
+            }
+            if slot.asked.is_some_and(|at| now < at.plus(PAUSE)) {
+                let unavailable = "the cluster's signing keys could not be fetched";
+                return match slot.set {
+                    None => Err(Fail::Unavailable(unavailable.into())),
+                    Some(_) => slot.key(kid).ok_or(UNKNOWN),
+                };
+            }
             slot.asked = Some(now);
-            let text = self.fetch.fetch(&slot.query).await;
-            slot.take(text, now)?;
-        } else if slot.set.is_none() {
-            return Err(Fail::Unavailable("the cluster's signing keys could not be fetched".into()));
         }
+        let text = self.fetch.fetch(&query).await;
+        let mut slot = place.slot(&query);
+        slot.take(text, now)?;
         slot.key(kid).ok_or(UNKNOWN)
     }
 }
 
+impl Place {
+    /// What is kept for this question; what was kept for another is dropped.
+    fn slot(&self, query: &KeysQuery) -> MutexGuard<'_, Slot> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.query != *query {
+            *slot = Slot { query: query.clone(), ..Slot::default() };
+        }
+        slot
+    }
+}
+
 impl Slot {
+    /// The key, if the set is young enough to be believed unasked.
+    fn fresh(&self, kid: &str, now: Timestamp) -> Option<Jwk> {
+        if self.fetched.is_some_and(|at| now < at.plus(LIFE)) { self.key(kid) } else { None }
+    }
+
     fn key(&self, kid: &str) -> Option<Jwk> {
         self.set.as_ref()?.find(kid).cloned()
     }
@@ -166,5 +196,42 @@ mod tests {
         source.down.store(true, Ordering::SeqCst);
         assert!(cache.find(mount, &config, "k2", at(1700)).await.is_ok());
         assert!(cache.find(mount, &config, "k2", at(1010 + 3600)).await.is_err());
+    }
+
+    /// Answers the first question; every later one says that it came and is never answered.
+    #[derive(Default)]
+    struct Hanging {
+        first: Rotating,
+        came: tokio::sync::Notify,
+    }
+
+    #[async_trait]
+    impl FetchKeys for Hanging {
+        async fn fetch(&self, query: &KeysQuery) -> Result<String, String> {
+            if self.first.asked.load(Ordering::SeqCst) == 0 {
+                return self.first.fetch(query).await;
+            }
+            self.came.notify_one();
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn known_keys_do_not_wait_for_a_question_under_way() {
+        let source = Arc::new(Hanging::default());
+        let cache = KeyCache::new(Arc::clone(&source) as Arc<dyn FetchKeys>);
+        let (mount, config, at) = (MountId::random(), config(), Timestamp::from_secs);
+        assert!(cache.find(mount, &config, "k1", at(1000)).await.is_ok());
+        let asks = cache.find(mount, &config, "k2", at(1010));
+        let known = async {
+            source.came.notified().await;
+            cache.find(mount, &config, "k1", at(1010)).await
+        };
+        tokio::select! {
+            biased;
+            found = known => assert!(found.is_ok()),
+            _ = asks => panic!("it was answered"),
+            () = tokio::time::sleep(Duration::from_secs(30)) => panic!("the known key waits"),
+        }
     }
 }
