@@ -207,11 +207,7 @@ async fn decide_again(ctx: &Ctx, permitted: &Permitted) -> Result<(), Fail> {
     let Ok(token) = permitted.token() else { return Ok(()) };
     let open = &ctx.open;
     let now = open.now();
-    // A token with counted uses may just have spent its last.
-    if token.entry.uses_left.is_some() {
-        return Ok(());
-    }
-    let caller = open.tokens.live(&open.policies, &token.entry.hash, now).await?.ok_or(Fail::BadToken)?;
+    let caller = open.tokens.live_in_use(&open.policies, token, now).await?.ok_or(Fail::BadToken)?;
     let target = dispatch::route(open, &ctx.request)?;
     if target.for_any_token(&ctx.request) {
         return Ok(());

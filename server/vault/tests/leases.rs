@@ -215,6 +215,30 @@ async fn a_revocation_during_the_issue_wins() {
     assert!(bed.database.accounts().is_empty());
 }
 
+#[tokio::test]
+async fn a_counted_token_revoked_during_its_last_use_gets_nothing() {
+    let bed = Bed::with_pods().await;
+    let policy = json!({"policy": r#"path "database/held" { capabilities = ["read"] }"#});
+    bed.root(Operation::Update, "sys/policies/acl/held", policy).await.expect(204);
+    let create = json!({"policies": ["held"], "num_uses": 1});
+    // Whether it is the token in use that is revoked, or some other.
+    for (own, status) in [(true, 403), (false, 200)] {
+        let mut tokens = Vec::new();
+        for _ in 0..2 {
+            let made = bed.root(Operation::Update, "auth/token/create", create.clone()).await.expect(200);
+            tokens.push(made.text("/auth/client_token"));
+        }
+        let request = bed.request(Operation::Read, "database/held", Some(&tokens[0]), Value::Null);
+        let vault = Arc::clone(&bed.vault);
+        let reading = tokio::spawn(async move { vault.handle(request).await.into_inner().status });
+        bed.database.arrived.notified().await;
+        let cut = json!({"token": tokens[usize::from(!own)]});
+        bed.root(Operation::Update, "auth/token/revoke", cut).await.expect(204);
+        bed.database.go.notify_one();
+        assert_eq!(reading.await.unwrap(), status);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn races_of_issue_and_revoke_leave_no_account() {
     let bed = Arc::new(Bed::with_pods().await);

@@ -87,7 +87,7 @@ impl Tokens {
         }
         let generation = self.cache.generation();
         let reader = self.barrier.reader().await?;
-        let Some((entry, ends)) = self.read_alive(&reader, hash, now).await? else { return Ok(None) };
+        let Some((entry, ends)) = self.read_alive(&reader, hash, now, false).await? else { return Ok(None) };
         let acl = policies.acl(&entry.policies, entry.boundary.as_ref(), &entry.metadata).await?;
         let counted = entry.uses_left.is_some();
         let token = Arc::new(LiveToken { entry, acl, ends });
@@ -97,17 +97,40 @@ impl Tokens {
         Ok(Some(token))
     }
 
+    /// The same for a request whose use of the token is counted already: that may have been its last. Never
+    /// from memory if its uses are counted.
+    pub(crate) async fn live_in_use(
+        &self,
+        policies: &Policies,
+        token: &LiveToken,
+        now: Timestamp,
+    ) -> Result<Option<Arc<LiveToken>>, Fail> {
+        if token.entry.uses_left.is_none() {
+            return self.live(policies, &token.entry.hash, now).await;
+        }
+        let reader = self.barrier.reader().await?;
+        let found = self.read_alive(&reader, &token.entry.hash, now, true).await?;
+        let Some((entry, ends)) = found else { return Ok(None) };
+        let acl = policies.acl(&entry.policies, entry.boundary.as_ref(), &entry.metadata).await?;
+        Ok(Some(Arc::new(LiveToken { entry, acl, ends })))
+    }
+
     /// The entry and the earliest end in its line, if all of the line is alive in this reader's snapshot.
+    /// `counted`: the request spent its use, so none need be left.
     async fn read_alive(
         &self,
         reader: &dyn Read,
         hash: &TokenHash,
         now: Timestamp,
+        counted: bool,
     ) -> Result<Option<(TokenEntry, Option<Timestamp>)>, Fail> {
         let Some(mut entry) = codec::get::<TokenEntry>(reader, &rows::token(hash)).await? else {
             return Ok(None);
         };
         self.with_grace(&mut entry);
+        if counted {
+            entry.uses_left = entry.uses_left.map(|left| left.max(1));
+        }
         if !entry.alive(now) {
             return Ok(None);
         }
@@ -142,7 +165,7 @@ impl Tokens {
         hash: &TokenHash,
         now: Timestamp,
     ) -> Result<TokenEntry, Fail> {
-        let Some((entry, _)) = self.read_alive(&*writer, hash, now).await? else {
+        let Some((entry, _)) = self.read_alive(&*writer, hash, now, false).await? else {
             return Err(Fail::BadToken);
         };
         writer.guard(&rows::token(hash))?;
