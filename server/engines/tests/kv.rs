@@ -88,6 +88,8 @@ async fn deletes_undeletes_destroys() {
     kv.post("delete/x", json!({ "versions": [1, 7] })).await.unwrap();
     assert!(matches!(kv.read("data/x?version=1").await.unwrap(), EngineReply::NotFoundWith(_)));
     assert_eq!(refusal(kv.post("destroy/x", json!({})).await), "No version number provided");
+    let many = json!({ "versions": vec!["9"; 1001].join(",") });
+    assert!(refusal(kv.post("destroy/x", many).await).contains("more than"), "none is left out in silence");
     assert!(matches!(kv.delete("data/none").await.unwrap().0, EngineReply::Empty));
 }
 

@@ -269,9 +269,11 @@ fn numbers(req: &EngineRequest<'_>) -> Result<Vec<u64>, EngineError> {
         Some(Value::Array(items)) => {
             items.iter().map(|item| input::whole(item, "versions")).collect::<Result<_, _>>()?
         }
+        Some(Value::String(text)) if text.split(',').count() > NUMBERS_MAX => {
+            return Err(EngineError::bad(format!("more than {NUMBERS_MAX} version numbers")));
+        }
         Some(Value::String(text)) => text
             .split(',')
-            .take(NUMBERS_MAX)
             .map(|part| input::whole(&Value::String(part.trim().to_owned()), "versions"))
             .collect::<Result<_, _>>()?,
         Some(one) => vec![input::whole(one, "versions")?],
