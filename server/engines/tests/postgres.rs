@@ -109,6 +109,41 @@ async fn revoked_means_out() {
 }
 
 #[tokio::test]
+async fn a_roles_settings_do_not_outlive_its_statements() {
+    let pg = Postgres::start().await;
+    let db = bench(&pg).await;
+    let left_behind = "SET default_transaction_read_only = on";
+    let role = json!({ "db_name": "db", "creation_statements": [CREATE, left_behind], "default_ttl": "1h" });
+    db.post("roles/careless", role).await.unwrap();
+    db.create(&db.issue("careless").await.payload).await.unwrap();
+    // The same session serves the next role.
+    db.create(&db.issue("app").await.payload).await.unwrap();
+}
+
+/// Who owns a database may set its search path: a view of his must not be taken for the catalogue's.
+#[tokio::test]
+async fn the_catalogue_is_not_shadowed() {
+    let pg = Postgres::start().await;
+    let db = bench(&pg).await;
+    let su = pg.superuser().await;
+    let shadow = "CREATE SCHEMA shadow; GRANT USAGE ON SCHEMA shadow TO PUBLIC; \
+        CREATE VIEW shadow.pg_stat_activity AS SELECT 0 AS pid, 0::oid AS usesysid WHERE false; \
+        GRANT SELECT ON shadow.pg_stat_activity TO PUBLIC; \
+        ALTER DATABASE app SET search_path = shadow, public, pg_catalog";
+    for statement in shadow.split("; ") {
+        su.batch_execute(statement.trim()).await.unwrap();
+    }
+    let issue = db.issue("app").await;
+    let (user, password) = login(&issue);
+    // The sessions of the connection begin under the new path.
+    db.post("config/db", config(&pg)).await.unwrap();
+    db.create(&issue.payload).await.unwrap();
+    let session = pg.connect(&user, &password).await.unwrap();
+    db.revoke(&issue.payload).await.unwrap();
+    assert!(session.query_one("SELECT 1", &[]).await.is_err(), "the open session is gone");
+}
+
+#[tokio::test]
 async fn own_statements_come_after_the_lock() {
     let pg = Postgres::start().await;
     let db = bench(&pg).await;

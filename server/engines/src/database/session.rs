@@ -95,8 +95,10 @@ impl Sessions {
     fn build(&self, connection: &Connection) -> Result<Pool, EngineError> {
         let dialer = Dialer::new(&self.name, connection)?;
         let config = dialer.config.clone();
+        // A role's statements may have left settings behind (`SET ROLE`, `search_path`, time limits): the next user
+        // of the session, maybe another role, must not run under them.
         let manager =
-            Manager::from_connect(config, dialer, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+            Manager::from_connect(config, dialer, ManagerConfig { recycling_method: RecyclingMethod::Clean });
         let timeouts =
             Timeouts { wait: Some(OPEN_MAX), create: Some(OPEN_MAX), recycle: Some(Duration::from_secs(1)) };
         let mut config = PoolConfig::new(SESSIONS_MAX);

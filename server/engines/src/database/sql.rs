@@ -97,7 +97,7 @@ pub(super) async fn revoke(
 async fn join(client: &ClientWrapper, target: &str, username: &str, name: &str) -> Result<(), EngineError> {
     let driver = |error| from_driver(target, &error);
     let row = client
-        .query_one("SELECT pg_has_role(current_user, $1::text::name, 'USAGE')", &[&username])
+        .query_one("SELECT pg_catalog.pg_has_role(current_user, $1::text::name, 'USAGE')", &[&username])
         .await
         .map_err(driver)?;
     if row.try_get::<_, bool>(0).map_err(driver)? {
@@ -113,7 +113,7 @@ async fn end_sessions(client: &ClientWrapper, target: &str, oid: u32) -> Result<
     let mut empty = 0;
     for _ in 0..LOOKS_MAX {
         let rows = client
-            .query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = $1", &[&oid])
+            .query("SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1", &[&oid])
             .await
             .map_err(driver)?;
         empty = if rows.is_empty() { empty + 1 } else { 0 };
