@@ -164,11 +164,11 @@ impl Postgres {
         connect("127.0.0.1", self.port, database, login, &self.ca_pem).await
     }
 
-    /// Names of the accounts that can log in and were made by Coffer.
+    /// Names of the accounts that Coffer made. One that may not log in any more is still there: its sessions may be too.
     pub async fn made_accounts(&self) -> Result<Vec<String>> {
         let su = self.connect(&self.superuser).await?;
-        let sql = "SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND rolname NOT IN ('postgres', $1) ORDER BY 1";
-        Ok(su.query(sql, &[&ADMIN]).await?.iter().map(|row| row.get(0)).collect())
+        let sql = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'v-%' ORDER BY 1";
+        Ok(su.query(sql, &[]).await?.iter().map(|row| row.get(0)).collect())
     }
 
     /// How many sessions an account has open.
