@@ -29,13 +29,14 @@ const BATCHES_MAX: usize = 50;
 /// How long a sweep waits for the targets of one batch.
 const BATCH_WAIT: Duration = Duration::from_secs(10);
 
-/// Sweeps once: tombstones are looked at last, they do no harm.
+/// Sweeps once: tombstones are looked at last, they do no harm. A step that fails keeps none of the others from
+/// being taken: one bad row must not let every credential live on. Returns the first failure.
 pub(crate) async fn sweep(open: &Arc<Open>) -> Result<(), Fail> {
     // Explicit revocations first: somebody waits for them, or did when this server went down.
-    finish_dying(open).await?;
-    expire_tokens(open).await?;
-    expire_leases(open).await?;
-    clear_tombstones(open).await
+    let dying = finish_dying(open).await;
+    let tokens = expire_tokens(open).await;
+    let leases = expire_leases(open).await;
+    dying.and(tokens).and(leases).and(clear_tombstones(open).await)
 }
 
 async fn due<T: serde::de::DeserializeOwned>(
