@@ -58,7 +58,7 @@ fn vault_config(config: &Config) -> VaultConfig {
         node_name: node_name().unwrap_or(defaults.node_name),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         storage_type: config.storage.name().to_owned(),
-        audit_flush: defaults.audit_flush,
+        audit: defaults.audit,
         revoke_wait: defaults.revoke_wait,
     }
 }

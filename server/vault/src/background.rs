@@ -1,6 +1,6 @@
-//! What goes on without anybody asking: sweeping, flushing and anchoring the audit log, signs of life.
+//! What goes on without anybody asking: sweeping, anchoring the audit log, signs of life.
 //!
-//! Everything here stops while the vault is sealed, except the flushing.
+//! Everything here stops while the vault is sealed. The audit log brings itself to the disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::open::{Open, Surroundings};
 use crate::outage::Heartbeat;
 use crate::{rows, sweep};
 
-/// How often everything but the flushing is done.
+/// How often most of it is done.
 const TICK: Duration = Duration::from_secs(1);
 /// How many change-log rows are kept, and how many closed streams.
 const LOG_KEEP: u64 = 100_000;
@@ -29,7 +29,6 @@ const PUBLISH: Duration = Duration::from_millis(100);
 
 /// Runs until `shutdown`, then brings the audit log to its end.
 pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: CancellationToken) {
-    let flusher = tokio::spawn(flush_regularly(Arc::clone(&around), shutdown.clone()));
     let sweeper = tokio::spawn(sweep_regularly(Arc::clone(&door), shutdown.clone()));
     let publisher = tokio::spawn(publish_regularly(Arc::clone(&door), shutdown.clone()));
     let mut ticks = tokio::time::interval(TICK);
@@ -43,8 +42,8 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
         }
         count += 1;
     }
-    // None may be dropped half way: the one is at a target, the other at the disk.
-    let _ = tokio::join!(flusher, sweeper, publisher);
+    // Neither may be dropped half way: the one is at a target, the other at the store.
+    let _ = tokio::join!(sweeper, publisher);
     if let Some(open) = door.open() {
         report("last anchor", anchor(&open).await);
     }
@@ -55,14 +54,6 @@ fn report(what: &str, result: Result<(), Fail>) {
     match result {
         Ok(()) | Err(Fail::Barrier(coffer_barrier::BarrierError::Sealed)) => {}
         Err(error) => tracing::warn!(what, %error, "background work failed; it is tried again"),
-    }
-}
-
-async fn flush_regularly(around: Arc<Surroundings>, shutdown: CancellationToken) {
-    let mut ticks = tokio::time::interval(around.config.audit_flush);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        flush(&around).await;
     }
 }
 
@@ -152,7 +143,7 @@ pub(crate) async fn check_anchor(open: &Open) {
             "sys/audit",
         )
     };
-    if let Err(error) = open.around.audit.write(&record) {
+    if let Err(error) = open.around.audit.write(&record).await {
         tracing::error!(%error, "audit log cannot be written");
     }
 }

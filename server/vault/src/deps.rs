@@ -10,6 +10,8 @@ use coffer_barrier::store::Store;
 use coffer_core::time::Timestamp;
 use coffer_engines::Engine;
 
+use crate::audit::AuditSettings;
+
 /// A source of the present time.
 pub trait Clock: Send + Sync + 'static {
     /// Now. Never goes back within a process.
@@ -49,8 +51,8 @@ pub struct VaultConfig {
     pub version: String,
     /// The kind of storage, as `sys/seal-status` tells it.
     pub storage_type: String,
-    /// How often the audit log is flushed to disk.
-    pub audit_flush: Duration,
+    /// The built-in audit log.
+    pub audit: AuditSettings,
     /// How long a revocation waits for the credentials of what it cut off to be gone before it answers.
     pub revoke_wait: Duration,
 }
@@ -64,7 +66,7 @@ impl Default for VaultConfig {
             node_name: "coffer-0".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             storage_type: "embedded".into(),
-            audit_flush: Duration::from_millis(100),
+            audit: AuditSettings::default(),
             revoke_wait: Duration::from_secs(5),
         }
     }

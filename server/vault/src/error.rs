@@ -5,6 +5,7 @@
 use coffer_barrier::BarrierError;
 use coffer_engines::EngineError;
 
+use crate::audit::NotWritten;
 use crate::request::Reply;
 
 /// What can go wrong before there is anybody to answer to: start, initialisation, background work.
@@ -74,6 +75,13 @@ impl From<EngineError> for Fail {
             EngineError::Barrier(inner) => Self::Barrier(inner),
             other => Self::Engine(other),
         }
+    }
+}
+
+impl From<NotWritten> for Fail {
+    fn from(_: NotWritten) -> Self {
+        // Why is in the process log, which the log room writes to.
+        Self::Audit
     }
 }
 

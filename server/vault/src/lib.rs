@@ -34,7 +34,7 @@ mod sys;
 mod token;
 mod vault;
 
-pub use audit::Audited;
+pub use audit::{AuditSettings, Audited, Durability};
 pub use auth::HttpKeys;
 pub use deps::{Clock, Deps, FetchKeys, KeysQuery, VaultConfig};
 pub use error::VaultError;

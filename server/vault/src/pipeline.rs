@@ -35,7 +35,7 @@ pub(crate) struct Ctx {
 
 impl Ctx {
     /// Writes the intent: from here on there may be an effect. Once per request.
-    pub(crate) fn intend(&mut self, lease_id: Option<&str>) -> Result<(), Fail> {
+    pub(crate) async fn intend(&mut self, lease_id: Option<&str>) -> Result<(), Fail> {
         if self.intent {
             return Ok(());
         }
@@ -45,10 +45,7 @@ impl Ctx {
             time: self.open.now(),
             ..self.record.clone()
         };
-        self.open.around.audit.write(&intent).map_err(|error| {
-            tracing::error!(%error, "audit log cannot be written");
-            Fail::Audit
-        })?;
+        self.open.around.audit.write(&intent).await?;
         self.intent = true;
         Ok(())
     }
@@ -91,7 +88,7 @@ pub(crate) fn lost_record(request: &Request) -> AuditRecord {
 pub(crate) async fn run(around: Arc<Surroundings>, door: Option<Arc<Open>>, request: Request) -> Ended {
     let record = blank(&request);
     let Some(open) = door else {
-        return Ended { reply: refuse(&around, record, &Fail::Sealed, request.received), seal: false };
+        return Ended { reply: refuse(&around, record, &Fail::Sealed, request.received).await, seal: false };
     };
     let now = open.now();
     around.metrics.request(request.operation);
@@ -101,7 +98,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Option<Arc<Open>>, requ
 }
 
 /// Answers what never became a request.
-pub(crate) fn refused(around: &Surroundings, refusal: Refusal) -> Audited<Reply> {
+pub(crate) async fn refused(around: &Surroundings, refusal: Refusal) -> Audited<Reply> {
     let mut path = refusal.path;
     if path.len() > REFUSED_PATH_MAX {
         let end = (0..=REFUSED_PATH_MAX).rev().find(|at| path.is_char_boundary(*at)).unwrap_or(0);
@@ -114,7 +111,7 @@ pub(crate) fn refused(around: &Surroundings, refusal: Refusal) -> Audited<Reply>
         ..AuditRecord::new(around.clock.now(), RecordType::Completion, refusal.id, refusal.method, path)
     };
     let reply = Reply::errors(refusal.status, &[&refusal.message]);
-    around.audit.conclude(&record, reply).reply
+    around.audit.conclude(&record, reply).await.reply
 }
 
 fn blank(request: &Request) -> AuditRecord {
@@ -130,7 +127,7 @@ fn blank(request: &Request) -> AuditRecord {
     }
 }
 
-fn refuse(
+async fn refuse(
     around: &Surroundings,
     mut record: AuditRecord,
     fail: &Fail,
@@ -142,7 +139,7 @@ fn refuse(
     record.error = Some(fail.to_string());
     record.time = around.clock.now();
     record.response_time_us = Some(micros(record.time, received));
-    around.audit.conclude(&record, reply).reply
+    around.audit.conclude(&record, reply).await.reply
 }
 
 /// Everything between arrival and record.
@@ -154,7 +151,7 @@ async fn serve(ctx: &mut Ctx) -> Result<Outcome, Fail> {
     if ctx.request.operation.writes() && !target.only_asks(&ctx.request) {
         // The last moment to see what was cut off since.
         generation = unchanged(ctx, &permitted, generation).await?;
-        ctx.intend(None)?;
+        ctx.intend(None).await?;
     }
     let outcome = dispatch::handle(ctx, &permitted, target).await?;
     if !ctx.intent {
@@ -253,7 +250,7 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
             (fail.reply(), Vec::new(), None)
         }
     };
-    let concluded = open.around.audit.conclude(&record, reply);
+    let concluded = open.around.audit.conclude(&record, reply).await;
     if concluded.recorded {
         open.around.events.publish(events, open.now());
     } else if let Some(undo) = undo {

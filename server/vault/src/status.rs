@@ -21,7 +21,7 @@ pub(crate) async fn answer(
     client_ip: IpAddr,
     request: StatusRequest,
 ) -> Reply {
-    let recorded = |operation: &str, path: &str, result: Result<Value, Fail>| {
+    let recorded = async |operation: &str, path: &str, result: Result<Value, Fail>| {
         let (reply, error) = match result {
             Ok(value) => (Reply::json(200, value), None),
             Err(fail) => (fail.reply(), Some(fail.to_string())),
@@ -32,7 +32,7 @@ pub(crate) async fn answer(
             error,
             ..AuditRecord::new(around.clock.now(), RecordType::Completion, id, operation, path)
         };
-        around.audit.conclude(&record, reply).reply.into_inner()
+        around.audit.conclude(&record, reply).await.reply.into_inner()
     };
     match request {
         StatusRequest::Health(params) => health(around, door, &params).await,
@@ -48,14 +48,14 @@ pub(crate) async fn answer(
         ),
         StatusRequest::Init { secret_shares, secret_threshold } => {
             let result = door.initialize(secret_shares, secret_threshold).await;
-            recorded("init", "sys/init", result.map(|made| init_body(&made)))
+            recorded("init", "sys/init", result.map(|made| init_body(&made))).await
         }
         StatusRequest::Unseal { key, reset } => {
             let result = match door.unseal(key, reset).await {
                 Ok(()) => door.seal_status().await,
                 Err(fail) => Err(fail),
             };
-            recorded("unseal", "sys/unseal", result)
+            recorded("unseal", "sys/unseal", result).await
         }
         StatusRequest::Ca => match &around.ca_bundle {
             Some(pem) => Outcome::data(json!({ "ca_bundle": pem })).into_reply(id),

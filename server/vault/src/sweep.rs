@@ -81,12 +81,12 @@ async fn expire(open: &Open, entry: &TokenEntry, now: Timestamp) -> Result<Vec<D
     let id = uuid::Uuid::new_v4().to_string();
     let mut record = AuditRecord::new(now, RecordType::Intent, id, "expire", entry.path.as_str());
     describe(&mut record, entry);
-    open.around.audit.write(&record).map_err(|_| Fail::Audit)?;
+    open.around.audit.write(&record).await?;
     let dying = open.tokens.kill(&[entry.hash], now).await?;
     record.kind = RecordType::Completion;
     record.status = Some(204);
     record.time = open.now();
-    open.around.audit.write(&record).map_err(|_| Fail::Audit)?;
+    open.around.audit.write(&record).await?;
     Ok(dying)
 }
 

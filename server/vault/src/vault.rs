@@ -53,7 +53,7 @@ impl Vault {
     /// A sealed vault over a store. Opens the audit log; fails when it cannot.
     pub fn new(deps: Deps) -> Result<Arc<Self>, VaultError> {
         let Deps { store, store_is_exclusive, clock, keys, engines, audit_dir, ca_bundle, config } = deps;
-        let audit = AuditLog::open(&audit_dir)?;
+        let audit = AuditLog::open(&audit_dir, config.audit.clone())?;
         let metrics = Metrics::new().map_err(|error| VaultError::Refused(error.to_string()))?;
         let engines: HashMap<_, _> = engines.into_iter().map(|engine| (engine.kind(), engine)).collect();
         let around = Arc::new(Surroundings {
@@ -86,13 +86,13 @@ impl Vault {
         match task.await {
             Ok(reply) => reply,
             // A bug: answered and recorded as such, and nobody else is harmed.
-            Err(_) => self.around.audit.conclude(&lost, Fail::Internal("request").reply()).reply,
+            Err(_) => self.around.audit.conclude(&lost, Fail::Internal("request").reply()).await.reply,
         }
     }
 
     /// Answers and records a request that the transport could not even parse.
     pub async fn refuse(&self, refusal: Refusal) -> Audited<Reply> {
-        pipeline::refused(&self.around, refusal)
+        pipeline::refused(&self.around, refusal).await
     }
 
     /// Answers one of the closed list of requests that work in every state. Initialisation and unsealing are

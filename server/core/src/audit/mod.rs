@@ -44,6 +44,15 @@ impl ChainHash {
         hex::encode(self.0)
     }
 
+    /// Appends [`ChainHash::to_hex`] without an allocation of its own.
+    fn put_hex(self, out: &mut Vec<u8>) {
+        let mut hex = [0; 64];
+        // Cannot fail: the lengths are fixed.
+        if hex::encode_to_slice(self.0, &mut hex).is_ok() {
+            out.extend_from_slice(&hex);
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         // One spelling only: a changed letter case is an edit too.
@@ -114,19 +123,39 @@ impl Chain {
         if object.is_empty() || taken || !one_line { Err(AuditError::Malformed) } else { self.link(record) }
     }
 
-    /// Links a record that is known to be a JSON object.
-    fn link(&mut self, record: &str) -> Result<String, AuditError> {
+    /// As [`Chain::append`], for a record that the caller has just serialised; the line, with its end, is put
+    /// behind what is in `out` already. For whoever writes many at once. On an error, `out` and head are as before.
+    pub fn append_line(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), AuditError> {
+        let open = Self::fits(record)?;
+        let hash = ChainHash::of(self.prev, self.seq, record.as_bytes());
+        out.extend_from_slice(open.as_bytes());
+        out.extend_from_slice(b",\"seq\":");
+        out.extend_from_slice(self.seq.to_string().as_bytes());
+        out.extend_from_slice(b",\"prev\":\"");
+        self.prev.put_hex(out);
+        out.extend_from_slice(b"\",\"hash\":\"");
+        hash.put_hex(out);
+        out.extend_from_slice(b"\"}\n");
+        *self = Self { prev: hash, seq: self.seq + 1 };
+        Ok(())
+    }
+
+    /// The record without its closing brace, if there is room for the chain's fields.
+    fn fits(record: &str) -> Result<&str, AuditError> {
         // Seven fixed words, two hashes and a number take less than this.
         const SUFFIX: usize = 192;
         if record.len() + SUFFIX > MAX_LINE_BYTES {
             return Err(AuditError::TooLong);
         }
-        let open = record.strip_suffix('}').ok_or(AuditError::Malformed)?;
-        let hash = ChainHash::of(self.prev, self.seq, record.as_bytes());
-        let (prev, seq) = (self.prev.to_hex(), self.seq);
-        let line = format!("{open},\"seq\":{seq},\"prev\":\"{prev}\",\"hash\":\"{}\"}}", hash.to_hex());
-        *self = Self { prev: hash, seq: seq + 1 };
-        Ok(line)
+        record.strip_suffix('}').ok_or(AuditError::Malformed)
+    }
+
+    /// Links a record that is known to be a JSON object.
+    fn link(&mut self, record: &str) -> Result<String, AuditError> {
+        let mut line = Vec::with_capacity(record.len() + 192);
+        self.append_line(record, &mut line)?;
+        line.pop();
+        String::from_utf8(line).map_err(|_| AuditError::Malformed)
     }
 }
 

@@ -1,11 +1,17 @@
-//! The audit pipeline: one file per server, chained by hash, and the rule that nothing goes out unrecorded.
+//! The audit pipeline: one log per server, chained by hash, and the rule that nothing goes out unrecorded.
 //!
 //! [`Audited`] is made here only. Records have no field for a secret, and nothing here reads bodies.
 
+mod disk;
 mod file;
+mod log;
+mod pen;
+mod settings;
 mod tail;
 
-pub(crate) use file::AuditLog;
+pub(crate) use log::AuditLog;
+pub(crate) use pen::NotWritten;
+pub use settings::{AuditSettings, Durability};
 pub(crate) use tail::Filter;
 
 use coffer_core::audit::AuditRecord;
@@ -40,13 +46,10 @@ pub(crate) struct Concluded {
 impl AuditLog {
     /// Writes the last record of a request and releases its reply; if it cannot be written, the reply is dropped
     /// and a refusal takes its place.
-    pub(crate) fn conclude(&self, record: &AuditRecord, reply: Reply) -> Concluded {
-        match self.write(record) {
+    pub(crate) async fn conclude(&self, record: &AuditRecord, reply: Reply) -> Concluded {
+        match self.write(record).await {
             Ok(()) => Concluded { reply: Audited(reply), recorded: true },
-            Err(error) => {
-                tracing::error!(%error, "audit log cannot be written");
-                Concluded { reply: Audited(Fail::Audit.reply()), recorded: false }
-            }
+            Err(_) => Concluded { reply: Audited(Fail::Audit.reply()), recorded: false },
         }
     }
 }

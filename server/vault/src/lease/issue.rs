@@ -64,7 +64,7 @@ pub(crate) async fn issue(
         clean_again: None,
     };
     let expires = first_expiry(now, &lease.limits()).map_err(|error| bad(error.to_string()))?;
-    ctx.intend(Some(&lease.id))?;
+    ctx.intend(Some(&lease.id)).await?;
     ctx.about_lease(&lease.id);
     transact!(open.barrier, |w| intend_in(&open, w, mount, &lease, now).await?)?;
     let id = lease.id.as_str();

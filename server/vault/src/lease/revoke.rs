@@ -169,13 +169,13 @@ async fn execute(open: &Arc<Open>, lease: LeaseEntry) -> Attempt {
 /// Asks the target, with a record before and after.
 async fn attempt(open: &Arc<Open>, lease: &LeaseEntry) -> Result<(), String> {
     let mut record = record_of(open, lease);
-    open.around.audit.write(&record).map_err(|_| "the audit log could not be written".to_owned())?;
+    open.around.audit.write(&record).await.map_err(|_| "the audit log could not be written".to_owned())?;
     let result = ask_target(open, lease).await;
     record.kind = RecordType::Completion;
     record.time = open.now();
     record.status = Some(if result.is_ok() { 204 } else { 502 });
     record.error = result.as_ref().err().cloned();
-    if let Err(error) = open.around.audit.write(&record) {
+    if let Err(error) = open.around.audit.write(&record).await {
         // The intent is there, so the log shows that something was under way.
         tracing::error!(%error, "audit log cannot be written");
     }
