@@ -10,6 +10,7 @@ use coffer_barrier::{Read, RecordKind};
 use coffer_core::policy::PolicyName;
 use coffer_engines::ReadView;
 
+use crate::auth::Method;
 use crate::error::Fail;
 use crate::mounts::{Class, Mount};
 use crate::open::Open;
@@ -19,8 +20,6 @@ use crate::pipeline::Ctx;
 use crate::request::{Operation, Request};
 use crate::{auth, delivery, engine, sys, token};
 
-/// The mount kind of Kubernetes auth.
-pub(crate) const KUBERNETES: &str = "kubernetes";
 /// The mount kind of delivery documents.
 pub(crate) const DELIVERY: &str = "delivery";
 
@@ -30,8 +29,8 @@ pub(crate) enum Target {
     Sys(String),
     /// `auth/token/...`
     Token(String),
-    /// `auth/<mount>/...` of a Kubernetes mount.
-    Kubernetes(Arc<Mount>, String),
+    /// `auth/<mount>/...`, with the method that answers there.
+    Auth(Arc<Mount>, Method, String),
     /// `delivery/...`
     Delivery(Arc<Mount>, String),
     /// Any secrets engine.
@@ -50,8 +49,8 @@ pub(crate) fn route(open: &Open, request: &Request) -> Result<Target, Fail> {
     }
     if let Some(below) = path.strip_prefix("auth/") {
         let (mount, rest) = open.mounts.route(Class::Auth, below).ok_or_else(nobody)?;
-        let rest = rest.to_owned();
-        return if mount.kind == KUBERNETES { Ok(Target::Kubernetes(mount, rest)) } else { Err(nobody()) };
+        let method = Method::of(&mount.kind).ok_or_else(nobody)?;
+        return Ok(Target::Auth(mount, method, rest.to_owned()));
     }
     let (mount, rest) = open.mounts.route(Class::Secret, path).ok_or_else(nobody)?;
     let rest = rest.to_owned();
@@ -61,7 +60,7 @@ pub(crate) fn route(open: &Open, request: &Request) -> Result<Target, Fail> {
 impl Target {
     /// Whether this is a login: open to all.
     pub(crate) fn is_login(&self, request: &Request) -> bool {
-        matches!(self, Self::Kubernetes(_, rest) if rest == "login") && request.operation == Operation::Update
+        matches!(self, Self::Auth(_, method, rest) if method.is_login(rest, request))
     }
 
     /// Whether every living token may do this, whatever its policies.
@@ -79,6 +78,7 @@ impl Target {
         match self {
             Self::Sys(rest) => sys::only_asks(rest),
             Self::Token(rest) => matches!(rest.as_str(), "lookup" | "lookup-accessor" | "lookup-self"),
+            Self::Auth(_, method, rest) => method.only_asks(rest),
             _ => false,
         }
     }
@@ -98,7 +98,7 @@ pub(crate) fn existence<'a>(
     match target {
         Some(Target::Engine(mount, rest)) => Existence::Strict(Box::pin(engine_has(open, mount, rest))),
         Some(Target::Delivery(mount, rest)) => Existence::Lenient(Box::pin(row_exists(open, mount, rest))),
-        Some(Target::Kubernetes(mount, rest)) => Existence::Lenient(Box::pin(row_exists(open, mount, rest))),
+        Some(Target::Auth(mount, _, rest)) => Existence::Lenient(Box::pin(row_exists(open, mount, rest))),
         Some(Target::Sys(rest)) => {
             match rest.strip_prefix("policies/acl/").or(rest.strip_prefix("policy/")) {
                 Some(name) => Existence::Lenient(Box::pin(policy_exists(open, name))),
@@ -133,7 +133,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, target: Target)
     match target {
         Target::Sys(rest) => sys::handle(ctx, permitted, &rest).await,
         Target::Token(rest) => token::handle(ctx, permitted, &rest).await,
-        Target::Kubernetes(mount, rest) => auth::handle(ctx, permitted, &mount, &rest).await,
+        Target::Auth(mount, method, rest) => auth::handle(ctx, permitted, &mount, method, &rest).await,
         Target::Delivery(mount, rest) => delivery::handle(ctx, permitted, &mount, &rest).await,
         Target::Engine(mount, rest) => engine::handle(ctx, permitted, &mount, &rest).await,
     }

@@ -13,6 +13,7 @@ use coffer_core::token::{Accessor, Token};
 use serde_json::{Value, json};
 
 use crate::background;
+use crate::cidr::Cidrs;
 use crate::codec::{self, transact};
 use crate::dispatch::DELIVERY;
 use crate::error::{Fail, bad};
@@ -224,6 +225,7 @@ async fn first_rows(around: &Surroundings) -> Result<Token, Fail> {
         period: Duration::ZERO,
         renewable: false,
         uses_left: None,
+        bound_cidrs: Cidrs::default(),
         revoked: None,
     };
     let default =

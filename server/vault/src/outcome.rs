@@ -119,6 +119,17 @@ impl Outcome {
         Self::of(200, Body::Text { content_type, text })
     }
 
+    /// With what the client should know; a `204` has no room for it and becomes a `200`.
+    #[must_use]
+    pub(crate) fn warning(mut self, warnings: Vec<String>) -> Self {
+        if self.status == 204 && !warnings.is_empty() {
+            self.status = 200;
+            self.body = Body::Data(Value::Null);
+        }
+        self.warnings.extend(warnings);
+        self
+    }
+
     /// With the vault to be sealed after it.
     #[must_use]
     pub(crate) fn sealing(mut self) -> Self {
@@ -143,14 +154,8 @@ impl Outcome {
             EngineReply::List(names) => Self::list(names),
             EngineReply::Issue(_) => return None,
             EngineReply::Warn(inner, warnings) => {
-                let mut outcome = Self::from_engine(*inner)?;
-                outcome.warnings.extend(warnings);
-                // A 204 has no room for warnings.
-                if outcome.status == 204 {
-                    outcome.status = 200;
-                    outcome.body = Body::Data(Value::Null);
-                }
-                outcome
+                let outcome = Self::from_engine(*inner)?;
+                Self::warning(outcome, warnings)
             }
         })
     }

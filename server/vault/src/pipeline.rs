@@ -193,6 +193,9 @@ async fn authenticate(ctx: &mut Ctx) -> Result<Arc<LiveToken>, Fail> {
     let hash = open.tokens.hash(token);
     let caller = open.tokens.live(&open.policies, &hash, ctx.now).await?.ok_or(Fail::BadToken)?;
     describe(&mut ctx.record, &caller.entry);
+    if !caller.entry.bound_cidrs.admits(ctx.request.client_ip) {
+        return Err(Fail::BadToken);
+    }
     if let Some(left) = caller.entry.uses_left {
         open.tokens.spend_use(&hash, ctx.now).await?;
         ctx.used_up = (left <= 1).then_some(hash);

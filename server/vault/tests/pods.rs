@@ -168,7 +168,7 @@ async fn roles_must_say_whom_they_are_for() {
         ("audience", json!("")),
         ("bound_service_account_names", json!([])),
         ("bound_service_account_namespaces", json!("n*")),
-        ("token_bound_cidrs", json!(["10.0.0.0/8"])),
+        ("token_bound_cidrs", json!(["10.0.0.0/99"])),
         ("token_policies", json!(["root"])),
     ] {
         let mut body = good.clone();
@@ -181,4 +181,35 @@ async fn roles_must_say_whom_they_are_for() {
     bed.root(Operation::Delete, path, Value::Null).await.expect(204);
     bed.root(Operation::Read, path, Value::Null).await.expect(404);
     bed.advance(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn tokens_bound_to_addresses_work_from_there_only_and_so_do_their_children() {
+    let bed = Bed::with_pods().await;
+    let path = "auth/kubernetes/prod/role/shop.orders";
+    let role = json!({"token_bound_cidrs": ["10.0.0.0/8", "127.0.0.1"], "token_num_uses": 0});
+    bed.root(Operation::Update, path, role).await.expect(204);
+    let role = bed.root(Operation::Read, path, Value::Null).await.expect(200);
+    assert_eq!(role.body["data"]["token_bound_cidrs"], json!(["10.0.0.0/8", "127.0.0.1"]));
+    let token = bed.login("pod-1").await;
+    let looked = bed.get("auth/token/lookup-self", &token).await.expect(200);
+    assert_eq!(looked.body["data"]["bound_cidrs"], json!(["10.0.0.0/8", "127.0.0.1"]));
+    let from = async |token: &str, ip: [u8; 4]| {
+        let mut request = bed.request(Operation::Read, "auth/token/lookup-self", Some(token), Value::Null);
+        request.client_ip = ip.into();
+        bed.handle(request).await.status
+    };
+    assert_eq!(from(&token, [127, 0, 0, 1]).await, 200);
+    assert_eq!(from(&token, [192, 168, 0, 1]).await, 403);
+    bed.root(
+        Operation::Update,
+        "sys/policies/acl/k8s/prod/shop/dsec/orders",
+        json!({"policy":
+        r#"path "auth/token/create" { capabilities = ["update"] }"#}),
+    )
+    .await
+    .expect(204);
+    let child = bed.post("auth/token/create", &token, json!({})).await.expect(200).text("/auth/client_token");
+    assert_eq!(from(&child, [10, 0, 0, 1]).await, 200);
+    assert_eq!(from(&child, [192, 168, 0, 1]).await, 403);
 }

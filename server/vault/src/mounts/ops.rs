@@ -9,8 +9,9 @@ use coffer_core::policy::PolicyName;
 use serde_json::{Map, Value, json};
 
 use super::{Class, Mount, MountTable};
+use crate::auth::Method;
 use crate::codec::{self, transact};
-use crate::dispatch::{DELIVERY, KUBERNETES};
+use crate::dispatch::DELIVERY;
 use crate::error::{Fail, bad};
 use crate::lease;
 use crate::open::Open;
@@ -67,7 +68,8 @@ fn table(open: &Open, class: Class) -> Outcome {
         map.insert(format!("{}/", mount.path), Value::Object(mount_info(open, &mount)));
     }
     let built_in = |kind: &str, description: &str| {
-        json!({ "type": kind, "description": description, "accessor": format!("{kind}_builtin"),
+        let class_prefix = if class == Class::Auth { "auth_" } else { "" };
+        json!({ "type": kind, "description": description, "accessor": format!("{class_prefix}{kind}_builtin"),
             "config": { "default_lease_ttl": 0, "max_lease_ttl": 0 }, "options": null, "local": false,
             "seal_wrap": false, "external_entropy_access": false, "uuid": "" })
     };
@@ -173,7 +175,7 @@ fn new_mount(ctx: &Ctx, class: Class, path: &str) -> Result<Mount, Fail> {
         (_, kind) => kind,
     };
     let known = match class {
-        Class::Auth => kind == KUBERNETES,
+        Class::Auth => Method::of(kind).is_some(),
         Class::Secret => ctx.open.around.engines.contains_key(kind),
     };
     if !known {
@@ -194,6 +196,8 @@ fn new_mount(ctx: &Ctx, class: Class, path: &str) -> Result<Mount, Fail> {
 /// A mount with a fresh id and nothing set.
 pub(crate) fn blank(class: Class, path: &str, kind: &str, now: coffer_core::time::Timestamp) -> Mount {
     let id = MountId::random();
+    let class_prefix = if class == Class::Auth { "auth_" } else { "" };
+    let accessor = format!("{class_prefix}{kind}_{}", &id.to_hex()[..8]);
     Mount {
         id,
         class,
@@ -201,7 +205,7 @@ pub(crate) fn blank(class: Class, path: &str, kind: &str, now: coffer_core::time
         kind: kind.to_owned(),
         description: String::new(),
         options: BTreeMap::new(),
-        accessor: format!("{kind}_{}", &id.to_hex()[..8]),
+        accessor,
         created: now,
         default_ttl: Duration::ZERO,
         max_ttl: Duration::ZERO,

@@ -9,6 +9,8 @@ use coffer_core::time::Timestamp;
 use coffer_core::token::{Accessor, TokenHash};
 use serde::{Deserialize, Serialize};
 
+use crate::cidr::Cidrs;
+
 /// The deepest a tree of tokens may grow: every use looks at all ancestors.
 pub(crate) const ANCESTORS_MAX: usize = 16;
 /// How long the tombstone of a token without expiry is kept.
@@ -45,6 +47,9 @@ pub(crate) struct TokenEntry {
     pub(crate) renewable: bool,
     /// Uses left, if they are counted.
     pub(crate) uses_left: Option<u64>,
+    /// Where it may be used from.
+    #[serde(default)]
+    pub(crate) bound_cidrs: Cidrs,
     pub(crate) revoked: Option<Timestamp>,
 }
 

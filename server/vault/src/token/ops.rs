@@ -76,7 +76,7 @@ async fn lookup(ctx: &Ctx, hash: TokenHash, shown: Option<&Token>) -> Result<Out
 
 /// `data` of a lookup. The token itself is shown only to who sent it.
 fn lookup_data(entry: &TokenEntry, shown: Option<&Token>, now: Timestamp) -> Value {
-    json!({
+    let mut data = json!({
         "accessor": entry.accessor,
         "creation_time": entry.created.as_secs(),
         "creation_ttl": entry.ttl.as_secs(),
@@ -95,7 +95,11 @@ fn lookup_data(entry: &TokenEntry, shown: Option<&Token>, now: Timestamp) -> Val
         "renewable": entry.renewable,
         "ttl": entry.ttl_left(now),
         "type": "service",
-    })
+    });
+    if !entry.bound_cidrs.is_empty() {
+        data["bound_cidrs"] = json!(entry.bound_cidrs.texts());
+    }
+    data
 }
 
 async fn renew(ctx: &Ctx, hash: TokenHash, shown: Option<&Token>) -> Result<Outcome, Fail> {
@@ -259,6 +263,8 @@ fn new_entry(ctx: &Ctx, parent: &TokenEntry, wanted: &Wanted) -> Result<(TokenEn
         period: wanted.period,
         renewable: wanted.renewable && !endless,
         uses_left: wanted.uses,
+        // A child is no way around where its parent may be used from.
+        bound_cidrs: parent.bound_cidrs.clone(),
         revoked: None,
     };
     Ok((entry, token))

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use coffer_barrier::{Read, RecordKind, RowKey};
-use coffer_core::policy::PolicyName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::auth::token_params::{OldName, TokenParams};
 use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
 use crate::mounts::{Mount, MountTable};
@@ -17,8 +16,18 @@ use crate::params;
 use crate::pipeline::Ctx;
 use crate::request::Operation;
 
+/// The old names of token parameters that this method's roles know.
+const OLD_NAMES: [OldName; 6] = [
+    OldName::BoundCidrs,
+    OldName::MaxTtl,
+    OldName::NumUses,
+    OldName::Period,
+    OldName::Policies,
+    OldName::Ttl,
+];
+
 /// A role as stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Role {
     /// Names of ServiceAccounts, or `*`.
     pub(super) names: Vec<String>,
@@ -26,11 +35,8 @@ pub(super) struct Role {
     pub(super) namespaces: Vec<String>,
     /// What the JWT must be meant for. Always set: a token for somebody else must not open the vault.
     pub(super) audience: String,
-    pub(super) policies: Vec<PolicyName>,
-    pub(super) no_default_policy: bool,
-    pub(super) ttl: Duration,
-    pub(super) max_ttl: Duration,
-    pub(super) period: Duration,
+    #[serde(flatten)]
+    pub(super) token: TokenParams,
     pub(super) custom_metadata: BTreeMap<String, String>,
 }
 
@@ -84,48 +90,29 @@ pub(super) async fn handle(ctx: &mut Ctx, mount: &Arc<Mount>, name: &str) -> Res
 async fn read(ctx: &Ctx, mount: &Mount, name: &str) -> Result<Outcome, Fail> {
     let reader = ctx.open.barrier.reader().await?;
     let role = Role::load(&reader, mount, name).await?.ok_or(Fail::NotFound)?;
-    Ok(Outcome::data(json!({
-        "bound_service_account_names": role.names,
-        "bound_service_account_namespaces": role.namespaces,
-        "audience": role.audience,
-        "alias_name_source": "serviceaccount_uid",
-        "token_policies": role.policies,
-        "token_no_default_policy": role.no_default_policy,
-        "token_ttl": role.ttl.as_secs(),
-        "token_max_ttl": role.max_ttl.as_secs(),
-        "token_explicit_max_ttl": 0,
-        "token_period": role.period.as_secs(),
-        "token_num_uses": 0,
-        "token_type": "default",
-        "token_bound_cidrs": [],
-        "custom_metadata": role.custom_metadata,
-    })))
+    let mut data = Map::new();
+    for (name, value) in [
+        ("bound_service_account_names", json!(role.names)),
+        ("bound_service_account_namespaces", json!(role.namespaces)),
+        ("audience", json!(role.audience)),
+        ("alias_name_source", json!("serviceaccount_uid")),
+        ("custom_metadata", json!(role.custom_metadata)),
+    ] {
+        data.insert(name.to_owned(), value);
+    }
+    role.token.show_in(&mut data);
+    Ok(Outcome::data(Value::Object(data)))
 }
 
 /// What a body says on top of what there is: fields that are not named keep their value.
-fn merged(before: Option<Role>, body: &Map<String, Value>) -> Result<Role, Fail> {
-    // Limits that are not enforced must not be accepted.
-    for field in ["token_bound_cidrs", "bound_service_account_namespace_selector"] {
-        let empty =
-            |v: &Value| v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_str() == Some("");
-        if body.get(field).is_some_and(|v| !empty(v)) {
-            return Err(bad(format!("{field} is not supported")));
-        }
+/// Gives back what the client should be warned of, too.
+fn merged(before: Option<Role>, body: &Map<String, Value>) -> Result<(Role, Vec<String>), Fail> {
+    // A limit that is not enforced must not be accepted.
+    let selector = "bound_service_account_namespace_selector";
+    if body.get(selector).is_some_and(|v| !v.is_null() && v.as_str() != Some("")) {
+        return Err(bad(format!("{selector} is not supported")));
     }
-    if params::number(body, "token_num_uses")?.is_some_and(|n| n != 0) {
-        return Err(bad("token_num_uses is not supported"));
-    }
-    let mut role = before.unwrap_or(Role {
-        names: Vec::new(),
-        namespaces: Vec::new(),
-        audience: String::new(),
-        policies: Vec::new(),
-        no_default_policy: false,
-        ttl: Duration::ZERO,
-        max_ttl: Duration::ZERO,
-        period: Duration::ZERO,
-        custom_metadata: BTreeMap::new(),
-    });
+    let mut role = before.unwrap_or_default();
     if let Some(names) = params::list(body, "bound_service_account_names")? {
         role.names = names;
     }
@@ -135,22 +122,12 @@ fn merged(before: Option<Role>, body: &Map<String, Value>) -> Result<Role, Fail>
     if let Some(audience) = params::text(body, "audience")? {
         role.audience = audience.to_owned();
     }
-    let policies = match params::policies(body, "token_policies")? {
-        Some(policies) => Some(policies),
-        None => params::policies(body, "policies")?,
-    };
-    if let Some(policies) = policies {
-        role.policies = policies;
-    }
-    role.no_default_policy = params::flag(body, "token_no_default_policy")?.unwrap_or(role.no_default_policy);
-    role.ttl = params::duration(body, "token_ttl")?.unwrap_or(role.ttl);
-    role.max_ttl = params::duration(body, "token_max_ttl")?.unwrap_or(role.max_ttl);
-    role.period = params::duration(body, "token_period")?.unwrap_or(role.period);
+    let warnings = role.token.merge(body, &OLD_NAMES)?;
     if let Some(labels) = params::labels(body, "custom_metadata")? {
         role.custom_metadata = labels;
     }
     check(&role)?;
-    Ok(role)
+    Ok((role, warnings))
 }
 
 fn check(role: &Role) -> Result<(), Fail> {
@@ -171,26 +148,20 @@ fn check(role: &Role) -> Result<(), Fail> {
     if role.audience.is_empty() || role.audience.len() > 512 {
         return Err(bad("missing audience: tokens meant for somebody else are never accepted"));
     }
-    if role.policies.iter().any(PolicyName::is_root) {
-        return Err(bad("auth methods cannot create root tokens"));
-    }
-    if !role.max_ttl.is_zero() && role.ttl > role.max_ttl {
-        return Err(bad("'token_ttl' can not be greater than 'token_max_ttl'"));
-    }
     Ok(())
 }
 
 async fn write(ctx: &Ctx, mount: &Arc<Mount>, name: &str) -> Result<Outcome, Fail> {
     let row = Role::key(mount, name);
-    let written: Result<(), Fail> = transact!(ctx.open.barrier, |w| {
+    let written: Result<Vec<String>, Fail> = transact!(ctx.open.barrier, |w| {
         MountTable::guard_in(w, mount).await?;
         let before = codec::get::<Role>(&*w as &dyn Read, &row).await?;
-        let role = merged(before, &ctx.request.body)?;
+        let (role, warnings) = merged(before, &ctx.request.body)?;
         codec::put(w, &row, &role).await?;
         w.link(mount.id, &format!("role/{name}")).await?;
+        warnings
     });
-    written?;
-    Ok(Outcome::empty())
+    Ok(Outcome::empty().warning(written?))
 }
 
 async fn delete(ctx: &Ctx, mount: &Arc<Mount>, name: &str) -> Result<Outcome, Fail> {
@@ -203,4 +174,21 @@ async fn delete(ctx: &Ctx, mount: &Arc<Mount>, name: &str) -> Result<Outcome, Fa
     });
     deleted?;
     Ok(Outcome::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_from_before_the_shared_parameters_still_open() {
+        let old = r#"{"names":["a"],"namespaces":["n"],"audience":"coffer","policies":["p"],"no_default_policy":true,
+            "ttl":{"secs":60,"nanos":0},"max_ttl":{"secs":120,"nanos":0},"period":{"secs":0,"nanos":0},
+            "custom_metadata":{}}"#;
+        let role: Role = serde_json::from_str(old).unwrap();
+        assert_eq!(role.token.ttl.as_secs(), 60);
+        assert!(role.token.no_default_policy && role.token.bound_cidrs.is_empty());
+        let again: Role = serde_json::from_str(&serde_json::to_string(&role).unwrap()).unwrap();
+        assert_eq!(again, role);
+    }
 }

@@ -1,0 +1,284 @@
+//! Granting a token at login: from what a role says and who came, to the entry of a token.
+//!
+//! All methods grant here and nowhere else. What a method itself must check in the same transaction (a secret id's
+//! uses, a pod's tombstone) it checks beside [`guard_in`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_barrier::{Read, RowKey, Writer};
+use coffer_core::policy::PolicyName;
+use coffer_core::token::{Accessor, Token};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::token_params::{TokenParams, TokenType};
+use crate::cidr::Cidrs;
+use crate::codec;
+use crate::error::{Fail, bad};
+use crate::mounts::{Mount, MountTable};
+use crate::outcome::{Outcome, Undo};
+use crate::pipeline::Ctx;
+use crate::token::{TokenEntry, Tokens};
+
+/// Who logged in, and by which rules.
+pub(super) struct Login<'a> {
+    pub(super) mount: &'a Arc<Mount>,
+    pub(super) params: &'a TokenParams,
+    /// The part of the display name after the mount's; may be empty.
+    pub(super) name: &'a str,
+    pub(super) metadata: BTreeMap<String, String>,
+    /// The pod that everything the token gets is tied to.
+    pub(super) pod: Option<String>,
+    /// Instead of the role's, if given.
+    pub(super) bound_cidrs: Option<Cidrs>,
+}
+
+/// A token to be: [`Grant::insert_in`] makes it one.
+pub(super) struct Grant {
+    entry: TokenEntry,
+    token: Token,
+    warnings: Vec<String>,
+}
+
+impl Grant {
+    /// Works out the token of a login. Nothing is stored yet.
+    pub(super) fn new(ctx: &Ctx, login: Login<'_>) -> Result<Self, Fail> {
+        let Login { mount, params, name, metadata, pod, bound_cidrs } = login;
+        if params.token_type == TokenType::Batch {
+            return Err(bad("batch tokens are not available"));
+        }
+        let open = &ctx.open;
+        let token = Token::generate(&mut rand::rng());
+        let (default, most) = open.life(Some(mount), Duration::ZERO, Duration::ZERO);
+        let life = Life::of(params, default, most);
+        let mut display_name = mount.path.replace('/', "-");
+        if !name.is_empty() {
+            display_name = format!("{display_name}-{name}");
+        }
+        let bound_cidrs = match bound_cidrs {
+            _ if params.strictly_bind_ip => Cidrs::only(ctx.request.client_ip),
+            Some(own) => own,
+            None => params.bound_cidrs.clone(),
+        };
+        let entry = TokenEntry {
+            hash: open.tokens.hash(&token),
+            accessor: Accessor::generate(&mut rand::rng()),
+            ancestors: Vec::new(),
+            policies: policies(params),
+            boundary: mount.boundary.clone(),
+            metadata,
+            display_name,
+            path: ctx.request.path.clone(),
+            mount: Some(mount.id),
+            pod,
+            created: ctx.now,
+            ttl: life.ttl,
+            expires: Some(ctx.now.plus(life.ttl)),
+            max_expires: life.max.map(|max| ctx.now.plus(max)),
+            explicit_max_ttl: params.explicit_max_ttl,
+            period: life.period,
+            renewable: true,
+            uses_left: Some(params.num_uses).filter(|uses| *uses > 0),
+            bound_cidrs,
+            revoked: None,
+        };
+        Ok(Self { entry, token, warnings: life.warnings })
+    }
+
+    /// Within the login's transaction: stores the token.
+    pub(super) async fn insert_in(&self, writer: &mut Writer) -> Result<(), Fail> {
+        Tokens::insert_in(writer, &self.entry).await
+    }
+
+    /// The pod it is for.
+    pub(super) fn pod(&self) -> Option<&str> {
+        self.entry.pod.as_deref()
+    }
+
+    /// The reply, once the transaction is through.
+    pub(super) fn outcome(self, ctx: &Ctx) -> Outcome {
+        let seconds = self.entry.ttl_left(ctx.now);
+        let mut outcome = Outcome::auth(&self.entry, Some(&self.token), seconds);
+        outcome.undo = Some(Undo::Token(self.entry.hash));
+        outcome.warnings = self.warnings;
+        outcome
+    }
+}
+
+/// The policies of a token, sorted as clients see them. `root` is never among them: no role may name it.
+fn policies(params: &TokenParams) -> Vec<PolicyName> {
+    let mut policies = params.policies.clone();
+    if !params.no_default_policy {
+        policies.push(PolicyName::default_policy());
+    }
+    policies.retain(|name| !name.is_root());
+    policies.sort();
+    policies.dedup();
+    policies
+}
+
+/// The mount, its boundary and the role (or user) still are what the token was made from, and the commit fails if that
+/// changes: a login that began before a restriction must not end after it.
+pub(super) async fn guard_in<R>(
+    writer: &mut Writer,
+    mount: &Mount,
+    key: &RowKey,
+    role: &R,
+) -> Result<(), Fail>
+where
+    R: PartialEq + Serialize + DeserializeOwned,
+{
+    MountTable::guard_in(writer, mount).await?;
+    let stored = codec::get::<Mount>(&*writer as &dyn Read, &mount.key()).await?;
+    let present = codec::get::<R>(&*writer as &dyn Read, key).await?;
+    let present = present.ok_or_else(|| bad("the role was removed"))?;
+    if stored.is_none_or(|m| m.boundary != mount.boundary) || present != *role {
+        return Err(Fail::Unavailable(
+            "the role or its mount was changed during the login; log in again".into(),
+        ));
+    }
+    writer.guard(key)?;
+    Ok(())
+}
+
+/// How long a token lives, by the rules of OpenBao's `CalculateTTL`.
+#[derive(Debug, PartialEq, Eq)]
+struct Life {
+    ttl: Duration,
+    /// None: renewed without end.
+    max: Option<Duration>,
+    period: Duration,
+    warnings: Vec<String>,
+}
+
+impl Life {
+    /// `default` and `most` are the mount's, or else the system's.
+    fn of(params: &TokenParams, default: Duration, most: Duration) -> Self {
+        let tighter = |most: Duration, limit: Duration| if limit.is_zero() { most } else { most.min(limit) };
+        let most = tighter(tighter(most, params.max_ttl), params.explicit_max_ttl);
+        let mut warnings = Vec::new();
+        if !params.period.is_zero() {
+            if params.period > most {
+                warnings.push(format!(
+                    "Period of {:?} exceeded the effective max_ttl of {:?}; Period value is capped accordingly",
+                    go_duration(params.period),
+                    go_duration(most),
+                ));
+            }
+            let period = params.period.min(most);
+            let max = Some(params.explicit_max_ttl).filter(|max| !max.is_zero());
+            return Self { ttl: period, max, period, warnings };
+        }
+        let wanted = if params.ttl.is_zero() { default } else { params.ttl };
+        if wanted > most {
+            warnings.push(format!(
+                "TTL of {:?} exceeded the effective max_ttl of {:?}; TTL value is capped accordingly",
+                go_duration(wanted),
+                go_duration(most),
+            ));
+        }
+        Self { ttl: wanted.min(most), max: Some(most), period: Duration::ZERO, warnings }
+    }
+}
+
+/// `1h30m` as Vault's messages have it: units that are zero at the end are left out.
+fn go_duration(duration: Duration) -> String {
+    let secs = duration.as_secs();
+    let (h, m, s) = (secs / 3600, secs / 60 % 60, secs % 60);
+    let mut text = String::new();
+    if h > 0 {
+        text.push_str(&format!("{h}h"));
+    }
+    if m > 0 {
+        text.push_str(&format!("{m}m"));
+    }
+    if s > 0 || text.is_empty() {
+        text.push_str(&format!("{s}s"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_barrier::{Barrier, RecordKind};
+    use coffer_core::shamir::Threshold;
+    use coffer_core::time::Timestamp;
+    use coffer_storage::memory::MemoryStore;
+
+    use super::*;
+    use crate::codec::transact;
+    use crate::mounts::{Class, blank};
+
+    const H: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn a_restriction_during_the_login_wins() {
+        let barrier = Barrier::new(Arc::new(MemoryStore::new()));
+        let mut rng = crate::door::os_rng();
+        let shares = barrier.initialize(Threshold::new(1, 1).unwrap(), &mut rng).await.unwrap();
+        barrier.unseal(&shares).await.unwrap();
+        let mount = blank(Class::Auth, "kubernetes/prod", "kubernetes", Timestamp::from_secs(1));
+        let key = RowKey::path(mount.id, RecordKind::Entry, "role/r");
+        let role = TokenParams { policies: vec![PolicyName::parse("much").unwrap()], ..Default::default() };
+        let less = TokenParams::default();
+        let bounded = Mount { boundary: Some(PolicyName::parse("edge").unwrap()), ..mount.clone() };
+        for (stored_mount, stored_role, fine) in
+            [(&mount, &role, true), (&mount, &less, false), (&bounded, &role, false)]
+        {
+            let checked: Result<(), Fail> = transact!(barrier, |w| {
+                barrier.create_kek(w, mount.id).await?;
+                MountTable::put_in(w, stored_mount).await?;
+                codec::put(w, &key, stored_role).await?;
+            });
+            checked.unwrap();
+            let checked: Result<(), Fail> = transact!(barrier, |w| guard_in(w, &mount, &key, &role).await?);
+            assert_eq!(checked.is_ok(), fine);
+        }
+    }
+
+    #[test]
+    fn lives_are_counted_as_openbao_counts_them() {
+        let params = |ttl, max_ttl, explicit_max_ttl, period| TokenParams {
+            ttl: H * ttl,
+            max_ttl: H * max_ttl,
+            explicit_max_ttl: H * explicit_max_ttl,
+            period: H * period,
+            ..Default::default()
+        };
+        // ttl, max, explicit max, period; then ttl, max, period, number of warnings. Mount: 10 h, at most 20 h.
+        for (set, ttl, max, period, warnings) in [
+            ((0, 0, 0, 0), 10, Some(20), 0, 0),
+            ((5, 0, 0, 0), 5, Some(20), 0, 0),
+            ((30, 0, 0, 0), 20, Some(20), 0, 1),
+            ((5, 8, 0, 0), 5, Some(8), 0, 0),
+            ((0, 8, 0, 0), 8, Some(8), 0, 1),
+            ((5, 30, 0, 0), 5, Some(20), 0, 0),
+            ((5, 8, 6, 0), 5, Some(6), 0, 0),
+            ((0, 0, 6, 0), 6, Some(6), 0, 1),
+            ((5, 0, 0, 7), 7, None, 7, 0),
+            ((5, 0, 0, 30), 20, None, 20, 1),
+            ((0, 0, 6, 3), 3, Some(6), 3, 0),
+        ] {
+            let (a, b, c, d) = set;
+            let life = Life::of(&params(a, b, c, d), H * 10, H * 20);
+            let found = (life.ttl, life.max, life.period, life.warnings.len());
+            assert_eq!(found, (H * ttl, max.map(|m: u32| H * m), H * period, warnings), "{set:?}");
+        }
+    }
+
+    #[test]
+    fn warnings_write_durations_as_go_does() {
+        for (secs, text) in [(0, "0s"), (59, "59s"), (5400, "1h30m"), (3_600_000, "1000h"), (3601, "1h1s")] {
+            assert_eq!(go_duration(Duration::from_secs(secs)), text);
+        }
+        let params = TokenParams { ttl: H * 100_000, ..Default::default() };
+        assert_eq!(
+            Life::of(&params, H * 768, H * 768).warnings,
+            [
+                "TTL of \"100000h\" exceeded the effective max_ttl of \"768h\"; TTL value is capped accordingly"
+            ]
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! `auth/<mount>/login`: from a ServiceAccount's JWT to a token.
+//!
+//! The token carries the pod's UID, so that everything this pod is given can be taken back in one call; a pod
+//! that was revoked does not get in again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coffer_barrier::{Read, Writer};
+
+use super::claims::{self, Identity};
+use super::config::Config;
+use super::role::Role;
+use crate::auth::grant::{self, Grant, Login};
+use crate::codec::transact;
+use crate::error::{Fail, bad};
+use crate::mounts::Mount;
+use crate::outcome::Outcome;
+use crate::pipeline::Ctx;
+use crate::rows;
+
+/// Logs a ServiceAccount in.
+pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, Fail> {
+    let role_name = ctx.required("role")?.to_owned();
+    let open = Arc::clone(&ctx.open);
+    let (config, role) = {
+        let reader = open.barrier.reader().await?;
+        let config = Config::load(&reader, mount).await?;
+        (config, Role::load(&reader, mount, &role_name).await?)
+    };
+    let config = config.ok_or_else(|| bad("could not load backend configuration"))?;
+    let role =
+        role.ok_or_else(|| bad(format!("invalid role name {:?}", role_name.escape_default().to_string())))?;
+    let identity = {
+        let jwt = ctx.required("jwt")?;
+        let kid = claims::key_id(jwt)?;
+        let key = open.keys.find(mount.id, &config, &kid, ctx.now).await?;
+        claims::verify(jwt, &key, &config.issuer, &role.audience, ctx.now)?
+    };
+    if !role.admits(&identity.namespace, &identity.service_account) {
+        return Err(Fail::Login("the role is not for this ServiceAccount"));
+    }
+    let name = format!("{}-{}", identity.namespace, identity.service_account);
+    let pod = identity.pod.as_ref().map(|(_, uid)| uid.clone());
+    let login = Login {
+        mount,
+        params: &role.token,
+        name: &name,
+        metadata: metadata(&role_name, identity),
+        pod,
+        bound_cidrs: None,
+    };
+    let grant = Grant::new(ctx, login)?;
+    let key = Role::key(mount, &role_name);
+    let made: Result<(), Fail> = transact!(open.barrier, |w| {
+        grant::guard_in(w, mount, &key, &role).await?;
+        if let Some(uid) = grant.pod() {
+            guard_pod_in(w, mount, uid).await?;
+        }
+        grant.insert_in(w).await?;
+    });
+    made?;
+    Ok(grant.outcome(ctx))
+}
+
+/// The pod is not revoked, and the commit fails if it is meanwhile.
+async fn guard_pod_in(writer: &mut Writer, mount: &Mount, uid: &str) -> Result<(), Fail> {
+    let tombstone = rows::pod_tombstone(mount.id, uid);
+    if writer.exists(&tombstone).await? {
+        return Err(Fail::Login("the pod was revoked"));
+    }
+    writer.guard(&tombstone)?;
+    Ok(())
+}
+
+fn metadata(role_name: &str, identity: Identity) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([
+        ("role".to_owned(), role_name.to_owned()),
+        ("service_account_name".to_owned(), identity.service_account),
+        ("service_account_namespace".to_owned(), identity.namespace),
+        ("service_account_uid".to_owned(), identity.service_account_uid),
+    ]);
+    if let Some((name, uid)) = identity.pod {
+        metadata.insert("pod_name".into(), name);
+        metadata.insert("pod_uid".into(), uid);
+    }
+    metadata
+}

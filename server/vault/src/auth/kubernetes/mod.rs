@@ -1,0 +1,46 @@
+//! Kubernetes auth: a ServiceAccount's JWT becomes a token that carries the pod's UID.
+//!
+//! JWTs are verified here, with the cluster's keys; the API server is never asked about one.
+
+mod claims;
+mod config;
+mod http;
+mod keys;
+mod login;
+mod pods;
+mod role;
+
+use std::sync::Arc;
+
+pub use http::HttpKeys;
+pub(crate) use keys::KeyCache;
+pub(crate) use pods::TombstoneEnd;
+
+use crate::error::Fail;
+use crate::mounts::Mount;
+use crate::outcome::Outcome;
+use crate::pipeline::{Ctx, only};
+use crate::request::Operation;
+
+/// Handles `auth/<mount>/<rest>` of a Kubernetes mount.
+pub(super) async fn handle(ctx: &mut Ctx, mount: &Arc<Mount>, rest: &str) -> Result<Outcome, Fail> {
+    match rest {
+        "login" => {
+            only(&ctx.request, &[Operation::Update])?;
+            login::login(ctx, mount).await
+        }
+        "config" => config::handle(ctx, mount).await,
+        "pods" => {
+            only(&ctx.request, &[Operation::Read])?;
+            pods::list(ctx, mount).await
+        }
+        "revoke-pod" => {
+            only(&ctx.request, &[Operation::Update])?;
+            pods::revoke(ctx, mount).await
+        }
+        _ => match rest.strip_prefix("role").map(|r| r.trim_start_matches('/').trim_end_matches('/')) {
+            Some(name) if rest == "role" || rest.starts_with("role/") => role::handle(ctx, mount, name).await,
+            _ => Err(Fail::NoRoute(ctx.request.path.clone())),
+        },
+    }
+}
