@@ -29,6 +29,17 @@ pub enum Op {
     Delete,
 }
 
+impl Op {
+    /// Whether it may change something.
+    pub const fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Patch | Self::Delete)
+    }
+}
+
+/// Whether the caller may know of a thing: he may do something at one of its paths below the mount, and is not denied
+/// the first of them.
+pub type Sees<'a> = dyn Fn(&[String]) -> bool + Sync + 'a;
+
 /// One request to an engine.
 #[derive(Clone, Copy)]
 pub struct EngineRequest<'a> {
@@ -44,14 +55,25 @@ pub struct EngineRequest<'a> {
     pub now: Timestamp,
     /// Who asks, in words: becomes part of generated user names.
     pub display_name: &'a str,
+    /// What a SCAN may show.
+    pub sees: &'a Sees<'a>,
 }
 
 /// What an engine answers.
 pub enum EngineReply {
     /// `200` with data.
     Data(Map<String, Value>),
+    /// `200` with data that its writer gave a life: in seconds, or the mount's default.
+    Lasting {
+        /// The data.
+        data: Map<String, Value>,
+        /// The `lease_duration` of the reply.
+        seconds: Option<u64>,
+    },
     /// `204`.
     Empty,
+    /// `404` without a body: there is nothing to patch.
+    Missing,
     /// `404` with an empty list of errors.
     NotFound,
     /// `404` that carries data: a deleted version.
@@ -69,7 +91,9 @@ impl fmt::Debug for EngineReply {
         // Data may be a secret.
         f.write_str(match self {
             Self::Data(_) => "Data([redacted])",
+            Self::Lasting { .. } => "Lasting([redacted])",
             Self::Empty => "Empty",
+            Self::Missing => "Missing",
             Self::NotFound => "NotFound",
             Self::NotFoundWith(_) => "NotFoundWith([redacted])",
             Self::List(_) => "List([redacted])",

@@ -39,6 +39,17 @@ impl<'a> ReadView<'a> {
         Ok(self.read.get(&key(self.mount, RecordKind::Version, path)?.version(version)).await?)
     }
 
+    /// Whether there is a row of that kind at `path`; it is not opened.
+    pub async fn has(&self, kind: RecordKind, path: &str) -> Result<bool, EngineError> {
+        Ok(self.read.exists(&key(self.mount, kind, path)?).await?)
+    }
+
+    /// Whether there is that numbered row at `path`; it is not opened.
+    pub async fn has_version(&self, path: &str, version: u64) -> Result<bool, EngineError> {
+        let key = key(self.mount, RecordKind::Version, path)?.version(version);
+        Ok(self.read.exists(&key).await?)
+    }
+
     /// A JSON record; `what` names it should it not decode.
     pub async fn record<T: DeserializeOwned>(
         &self,

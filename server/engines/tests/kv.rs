@@ -60,10 +60,85 @@ async fn check_and_set() {
     let plain = kv.post("data/x", json!({ "data": {} })).await;
     assert_eq!(refusal(plain), "check-and-set parameter required for this call");
     write(json!(2)).await.unwrap();
-    for (body, message) in [(json!({}), "no data provided"), (json!({ "data": null }), "no data provided")] {
-        assert_eq!(refusal(kv.post("data/x", body).await), message);
-    }
+    assert_eq!(refusal(kv.post("data/x", json!({})).await), "no data provided");
+    assert_eq!(refusal(write(json!("x")).await), "error parsing check-and-set parameter");
     refusal(kv.post("data/x", json!({ "data": "text" })).await);
+}
+
+#[tokio::test]
+async fn zero_means_that_nothing_can_be_read() {
+    let kv = bench().await;
+    let create = || kv.post("data/x", json!({ "data": { "a": 1 }, "options": { "cas": 0 } }));
+    create().await.unwrap();
+    kv.delete("data/x").await.unwrap();
+    assert_eq!(data(create().await.unwrap().0)["version"], 2, "the deleted one is no hindrance");
+    refusal(create().await);
+    kv.post("destroy/x", json!({ "versions": [2] })).await.unwrap();
+    assert_eq!(data(create().await.unwrap().0)["version"], 3);
+    kv.post("metadata/y", json!({ "max_versions": 2 })).await.unwrap();
+    let reply = kv.post("data/y", json!({ "data": {}, "options": { "cas": 0 } })).await.unwrap().0;
+    assert_eq!(data(reply)["version"], 1);
+}
+
+#[tokio::test]
+async fn metadata_has_a_check_and_set_of_its_own() {
+    let kv = bench().await;
+    kv.post("config", json!({ "metadata_cas_required": true })).await.unwrap();
+    let write = |body: Value| kv.post("metadata/x", body);
+    let required = "metadata check-and-set parameter required for this call";
+    let mismatch = "metadata check-and-set parameter does not match the current version";
+    assert_eq!(refusal(write(json!({ "max_versions": 3 })).await), required);
+    let early = write(json!({ "max_versions": 3, "metadata_cas": 1 })).await;
+    assert_eq!(refusal(early), "metadata_cas must be 0 when creating new metadata");
+    write(json!({ "max_versions": 3, "metadata_cas": 0 })).await.unwrap();
+    assert_eq!(refusal(write(json!({ "max_versions": 4, "metadata_cas": 0 })).await), mismatch);
+    let patch = |body: Value| kv.write(Op::Patch, "metadata/x", body);
+    assert_eq!(refusal(patch(json!({ "max_versions": 4 })).await), required);
+    let (reply, effects) = patch(json!({ "cas_required": true, "metadata_cas": 1 })).await.unwrap();
+    assert!(matches!(reply, EngineReply::Empty) && effects[0].event_type == "kv-v2/metadata-patch");
+    let meta = data(kv.read("metadata/x").await.unwrap());
+    assert_eq!((&meta["current_metadata_version"], &meta["max_versions"]), (&json!(2), &json!(3)));
+    let (reply, _) = write(json!({ "metadata_cas_required": false, "metadata_cas": 2 })).await.unwrap();
+    let EngineReply::Warn(_, warnings) = reply else { panic!("no warning") };
+    assert!(warnings[0].contains("mandated by backend config"));
+}
+
+#[tokio::test]
+async fn metadata_patches_merge_and_nulls_take_away() {
+    let kv = bench().await;
+    let patch = |body: Value| kv.write(Op::Patch, "metadata/x", body);
+    assert!(matches!(patch(json!({ "max_versions": 3 })).await.unwrap().0, EngineReply::Missing));
+    assert!(matches!(patch(json!({})).await.unwrap().0, EngineReply::Empty), "as in Vault: nothing asked");
+    kv.post("metadata/x", json!({ "custom_metadata": { "a": "1", "b": "2" } })).await.unwrap();
+    patch(json!({ "custom_metadata": { "a": null, "c": "3" }, "delete_version_after": "1m" })).await.unwrap();
+    let meta = data(kv.read("metadata/x").await.unwrap());
+    assert_eq!(meta["custom_metadata"], json!({ "b": "2", "c": "3" }));
+    assert_eq!(meta["delete_version_after"], "1m0s");
+    patch(json!({ "custom_metadata": null, "delete_version_after": null })).await.unwrap();
+    let meta = data(kv.read("metadata/x").await.unwrap());
+    assert_eq!((&meta["custom_metadata"], &meta["delete_version_after"]), (&Value::Null, &json!("1m0s")));
+    assert!(refusal(patch(json!({ "custom_metadata": { "a": "\n" } })).await).contains("unprintable"));
+    refusal(patch(json!({ "max_versions": -2 })).await);
+}
+
+#[tokio::test]
+async fn every_change_shows_in_the_updated_time() {
+    let mut kv = bench().await;
+    put(&kv, "x", json!({ "a": 1 })).await;
+    let mut before = data(kv.read("metadata/x").await.unwrap())["updated_time"].clone();
+    for (path, body) in [
+        ("delete/x", json!({ "versions": [1] })),
+        ("undelete/x", json!({ "versions": [1] })),
+        ("destroy/x", json!({ "versions": [1] })),
+        ("metadata/x", json!({ "max_versions": 3 })),
+        ("data/x", json!({ "data": {} })),
+    ] {
+        kv.now = kv.now.plus(Duration::from_secs(1));
+        kv.post(path, body).await.unwrap();
+        let after = data(kv.read("metadata/x").await.unwrap())["updated_time"].clone();
+        assert_ne!(before, after, "{path}");
+        before = after;
+    }
 }
 
 #[tokio::test]
@@ -87,7 +162,7 @@ async fn deletes_undeletes_destroys() {
     assert_eq!(gone["metadata"]["destroyed"], true);
     kv.post("delete/x", json!({ "versions": [1, 7] })).await.unwrap();
     assert!(matches!(kv.read("data/x?version=1").await.unwrap(), EngineReply::NotFoundWith(_)));
-    assert_eq!(refusal(kv.post("destroy/x", json!({})).await), "No version number provided");
+    assert_eq!(refusal(kv.post("destroy/x", json!({})).await), "no version number provided");
     let many = json!({ "versions": vec!["9"; 1001].join(",") });
     assert!(refusal(kv.post("destroy/x", many).await).contains("more than"), "none is left out in silence");
     assert!(matches!(kv.delete("data/none").await.unwrap().0, EngineReply::Empty));
@@ -103,10 +178,16 @@ async fn old_versions_go() {
     assert_eq!((&meta["current_version"], &meta["oldest_version"]), (&json!(12), &json!(3)));
     assert_eq!(meta["versions"].as_object().unwrap().len(), 10);
     assert!(matches!(kv.read("data/x?version=2").await.unwrap(), EngineReply::NotFound));
-    kv.post("metadata/x", json!({ "max_versions": 2 })).await.unwrap();
+    kv.post("config", json!({ "max_versions": 2 })).await.unwrap();
     put(&kv, "x", json!({ "n": 13 })).await;
     let meta = data(kv.read("metadata/x").await.unwrap());
     assert_eq!(meta["versions"].as_object().unwrap().keys().collect::<Vec<_>>(), ["12", "13"]);
+    kv.post("metadata/x", json!({ "max_versions": 4 })).await.unwrap();
+    for n in 14..=16 {
+        put(&kv, "x", json!({ "n": n })).await;
+    }
+    let meta = data(kv.read("metadata/x").await.unwrap());
+    assert_eq!((&meta["oldest_version"], meta["versions"].as_object().unwrap().len()), (&json!(13), 4));
     refusal(kv.post("config", json!({ "max_versions": 1_000_000 })).await);
 }
 
@@ -122,7 +203,17 @@ async fn versions_delete_themselves() {
     kv.now = kv.now.plus(Duration::from_secs(1));
     assert!(matches!(kv.read("data/x").await.unwrap(), EngineReply::NotFoundWith(_)));
     let config = data(kv.read("config").await.unwrap());
-    assert_eq!(config, json!({ "cas_required": false, "delete_version_after": "1h0m0s", "max_versions": 0 }));
+    assert_eq!(
+        config,
+        json!({
+            "cas_required": false, "delete_version_after": "1h0m0s", "max_versions": 0,
+            "metadata_cas_required": false,
+        })
+    );
+    kv.post("config", json!({ "delete_version_after": "-1s" })).await.unwrap();
+    assert_eq!(data(kv.read("config").await.unwrap())["delete_version_after"], "-1s");
+    assert_eq!(put(&kv, "x", json!({ "a": 1 })).await["deletion_time"], "", "the mount says never");
+    refusal(kv.post("metadata/x", json!({ "delete_version_after": "-1s" })).await);
 }
 
 #[tokio::test]
@@ -141,7 +232,8 @@ async fn metadata_lists_and_vanishes() {
     assert_eq!(
         empty,
         json!({
-            "cas_required": false, "created_time": "2026-11-24T12:00:00Z", "current_version": 1,
+            "cas_required": false, "created_time": "2026-11-24T12:00:00Z", "current_metadata_version": 0,
+            "current_version": 1, "metadata_cas_required": false,
             "custom_metadata": null, "delete_version_after": "0s", "max_versions": 0, "oldest_version": 0,
             "updated_time": "2026-11-24T12:00:00Z",
             "versions": { "1": { "created_time": "2026-11-24T12:00:00Z", "deletion_time": "", "destroyed": false } },
@@ -160,7 +252,7 @@ async fn metadata_lists_and_vanishes() {
 async fn patches_and_subkeys() {
     let kv = bench().await;
     let patch = |body: Value| kv.write(Op::Patch, "data/x", json!({ "data": body }));
-    assert!(matches!(patch(json!({ "a": 1 })).await.unwrap().0, EngineReply::NotFound));
+    assert!(matches!(patch(json!({ "a": 1 })).await.unwrap().0, EngineReply::Missing));
     put(&kv, "x", json!({ "a": 1, "b": { "c": 2, "d": 3 } })).await;
     let (reply, effects) = patch(json!({ "a": null, "b": { "c": null, "e": [4] } })).await.unwrap();
     assert_eq!((data(reply)["version"].clone(), effects[0].event_type), (json!(2), "kv-v2/data-patch"));
@@ -169,6 +261,23 @@ async fn patches_and_subkeys() {
     let keys = data(kv.read("subkeys/x").await.unwrap());
     assert_eq!(keys["subkeys"], json!({ "b": { "d": null, "e": null } }));
     assert_eq!(data(kv.read("subkeys/x?depth=1").await.unwrap())["subkeys"], json!({ "b": null }));
+    kv.delete("data/x").await.unwrap();
+    let EngineReply::NotFoundWith(gone) = patch(json!({ "a": 1 })).await.unwrap().0 else {
+        panic!("patched")
+    };
+    assert_eq!(gone["version"], 2, "what there was stands at the top, as in Vault");
+    let late = kv.write(Op::Patch, "data/x", json!({ "data": {}, "options": { "cas": 9 } })).await;
+    refusal(late);
+}
+
+#[tokio::test]
+async fn what_nobody_understands_is_named_in_a_warning() {
+    let kv = bench().await;
+    let (reply, _) = kv.post("data/x", json!({ "data": {}, "zeal": 1, "extra": 2 })).await.unwrap();
+    let EngineReply::Warn(_, warnings) = reply else { panic!("no warning") };
+    assert_eq!(warnings, ["Endpoint ignored these unrecognized parameters: [extra zeal]"]);
+    let EngineReply::Warn(_, warnings) = kv.read("data/x?foo=1").await.unwrap() else { panic!("no warning") };
+    assert_eq!(warnings, ["Endpoint ignored these unrecognized parameters: [foo]"]);
 }
 
 #[tokio::test]
@@ -178,10 +287,10 @@ async fn limits_and_foreign_paths() {
     put(&kv, "x", json!({ "k": fits })).await;
     let over = kv.post("data/x", json!({ "data": { "k": format!("{fits}x") } })).await;
     assert!(matches!(over, Err(EngineError::TooLarge(message)) if message.contains("524288")));
-    for path in ["x", "data", "nothing/x"] {
+    for path in ["x", "data", "nothing/x", "metadata"] {
         assert!(matches!(kv.read(path).await.unwrap(), EngineReply::Warn(..)), "{path}");
     }
-    assert!(matches!(kv.read("metadata").await, Err(EngineError::Unsupported)));
+    assert!(matches!(kv.list("data/x").await, Err(EngineError::Unsupported)));
     assert!(matches!(kv.post("data/a//b", json!({ "data": {} })).await, Err(EngineError::BadRequest(_))));
 }
 

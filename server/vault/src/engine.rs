@@ -3,8 +3,11 @@
 //! Never looks into what an engine reads or writes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use coffer_engines::{Effect, EngineReply, EngineRequest, Op, ReadView, WriteView};
+use coffer_core::path::VaultPath;
+use coffer_core::policy::{Acl, Capabilities};
+use coffer_engines::{Effect, EngineReply, EngineRequest, Op, ReadView, Sees, WriteView};
 
 use crate::codec::transact;
 use crate::error::Fail;
@@ -25,12 +28,15 @@ pub(crate) async fn handle(
     rest: &str,
 ) -> Result<Outcome, Fail> {
     let display_name = permitted.caller()?.display_name.clone();
+    let acl = permitted.acl()?;
+    let prefix = mount.full_path();
+    let sees = |paths: &[String]| may_know(acl, &prefix, paths);
     if ctx.request.operation.writes() {
-        let request = engine_request(ctx, rest, &display_name);
+        let request = engine_request(ctx, rest, &display_name, &sees);
         return write(&ctx.open, mount, &request).await;
     }
     let reply = {
-        let request = engine_request(ctx, rest, &display_name);
+        let request = engine_request(ctx, rest, &display_name, &sees);
         let reader = ctx.open.barrier.reader().await?;
         ctx.open.engine(mount)?.read(&ReadView::new(mount.id, &reader), &request).await?
     };
@@ -40,17 +46,41 @@ pub(crate) async fn handle(
         warnings.extend(texts);
         reply = *inner;
     }
-    let mut outcome = match reply {
+    let outcome = match reply {
         EngineReply::Issue(issue) => lease::issue(ctx, permitted, mount, issue).await?,
+        EngineReply::Lasting { data, seconds } => {
+            let default = || ctx.open.life(Some(mount), Duration::ZERO, Duration::ZERO).0.as_secs();
+            let seconds = Some(seconds.unwrap_or_else(default));
+            Outcome::from_engine(EngineReply::Lasting { data, seconds })
+                .ok_or(Fail::Internal("an engine's answer was not understood"))?
+        }
         other => {
             Outcome::from_engine(other).ok_or(Fail::Internal("an engine's answer was not understood"))?
         }
     };
-    outcome.warnings.extend(warnings);
-    Ok(outcome)
+    Ok(outcome.warning(warnings))
 }
 
-fn engine_request<'a>(ctx: &'a Ctx, rest: &'a str, display_name: &'a str) -> EngineRequest<'a> {
+/// Whether a caller may know of a thing that can be reached at these paths of a mount: he may do something at one of
+/// them, and is not denied the first.
+fn may_know(acl: &Acl, mount: &str, paths: &[String]) -> bool {
+    if acl.is_root() {
+        return true;
+    }
+    let granted = |path: &String| match VaultPath::parse(&format!("{mount}{path}")) {
+        Ok(path) => acl.capability_set(&path),
+        Err(_) => Capabilities::DENY,
+    };
+    let denied = paths.first().is_none_or(|first| granted(first).is_deny());
+    !denied && paths.iter().any(|path| granted(path).grants_any())
+}
+
+fn engine_request<'a>(
+    ctx: &'a Ctx,
+    rest: &'a str,
+    display_name: &'a str,
+    sees: &'a Sees<'a>,
+) -> EngineRequest<'a> {
     let Request { operation, body, query, .. } = &ctx.request;
     let op = match operation {
         Operation::Read => Op::Read,
@@ -60,7 +90,7 @@ fn engine_request<'a>(ctx: &'a Ctx, rest: &'a str, display_name: &'a str) -> Eng
         Operation::Patch => Op::Patch,
         Operation::Delete => Op::Delete,
     };
-    EngineRequest { op, path: rest, body, query, now: ctx.now, display_name }
+    EngineRequest { op, path: rest, body, query, now: ctx.now, display_name, sees }
 }
 
 async fn write(open: &Open, mount: &Arc<Mount>, request: &EngineRequest<'_>) -> Result<Outcome, Fail> {

@@ -128,6 +128,9 @@ impl Fail {
         match self {
             Self::NotFound | Self::Engine(EngineError::NotFound) => Reply::errors(status, &[]),
             Self::Denied => Reply::errors(status, &["1 error occurred:\n\t* permission denied\n\n"]),
+            Self::NoOperation | Self::Engine(EngineError::Unsupported) => {
+                Reply::errors(status, &["1 error occurred:\n\t* unsupported operation\n\n"])
+            }
             Self::Login(_) => Reply::errors(status, &["permission denied"]),
             Self::Barrier(BarrierError::Sealed) => Reply::errors(status, &["Vault is sealed"]),
             other => Reply::errors(status, &[&other.to_string()]),

@@ -86,7 +86,7 @@ impl Open {
 
     /// The engine of a mount.
     pub(crate) fn engine(&self, mount: &Mount) -> Result<&Arc<dyn Engine>, Fail> {
-        self.around.engines.get(mount.kind.as_str()).ok_or(Fail::Internal("no engine of that kind"))
+        self.around.engines.get(mount.engine_kind()).ok_or(Fail::Internal("no engine of that kind"))
     }
 
     /// The first and the longest life of what a mount issues, from what was asked for (zero: nothing).

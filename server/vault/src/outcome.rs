@@ -119,11 +119,13 @@ impl Outcome {
         Self::of(200, Body::Text { content_type, text })
     }
 
-    /// With what the client should know; a `204` has no room for it and becomes a `200`.
+    /// With what the client should know. What has no room for it gets an envelope without data.
     #[must_use]
     pub(crate) fn warning(mut self, warnings: Vec<String>) -> Self {
-        if self.status == 204 && !warnings.is_empty() {
-            self.status = 200;
+        if matches!(self.body, Body::Empty | Body::Raw(_)) && !warnings.is_empty() {
+            if self.status == 204 {
+                self.status = 200;
+            }
             self.body = Body::Data(Value::Null);
         }
         self.warnings.extend(warnings);
@@ -144,19 +146,27 @@ impl Outcome {
         self
     }
 
-    /// From an engine's answer; `None` for an `Issue`, which is the lease room's work.
+    /// From an engine's answer; `None` for an `Issue`, which is the lease room's work, and for a life that nobody has
+    /// decided about.
     pub(crate) fn from_engine(reply: EngineReply) -> Option<Self> {
         Some(match reply {
             EngineReply::Data(data) => Self::data(Value::Object(data)),
+            EngineReply::Lasting { data, seconds } => {
+                let body = Body::Leased {
+                    data: Value::Object(data),
+                    lease_id: String::new(),
+                    seconds: seconds?,
+                    renewable: false,
+                };
+                Self::of(200, body)
+            }
             EngineReply::Empty => Self::empty(),
+            EngineReply::Missing => Self::of(404, Body::Empty),
             EngineReply::NotFound => Self::not_found(),
             EngineReply::NotFoundWith(data) => Self::of(404, Body::Data(Value::Object(data))),
             EngineReply::List(names) => Self::list(names),
             EngineReply::Issue(_) => return None,
-            EngineReply::Warn(inner, warnings) => {
-                let outcome = Self::from_engine(*inner)?;
-                Self::warning(outcome, warnings)
-            }
+            EngineReply::Warn(inner, warnings) => Self::from_engine(*inner)?.warning(warnings),
         })
     }
 
@@ -165,7 +175,7 @@ impl Outcome {
         let status = self.status;
         let mut envelope = Envelope { request_id, warnings: &self.warnings };
         match self.body {
-            Body::Empty => Reply::empty(),
+            Body::Empty => Reply { status, body: ReplyBody::Empty },
             Body::Raw(mut value) => {
                 if let (Value::Object(map), false) = (&mut value, self.warnings.is_empty()) {
                     map.insert("warnings".into(), json!(self.warnings));

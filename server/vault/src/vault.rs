@@ -9,7 +9,7 @@ use std::sync::Arc;
 use coffer_barrier::Barrier;
 use coffer_core::secret::SecretString;
 use coffer_core::token::Token;
-use coffer_engines::{DatabaseEngine, Engine, KvEngine};
+use coffer_engines::{DatabaseEngine, Engine, KvEngine, PlainKvEngine};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{AuditLog, Audited};
@@ -31,7 +31,11 @@ use crate::sweep;
 pub fn standard_engines() -> Vec<Arc<dyn Engine>> {
     // One process, one term of office: a random name is enough to tell its sessions from a predecessor's.
     let incarnation = hex::encode(rand::random::<[u8; 8]>());
-    vec![Arc::new(KvEngine::new()), Arc::new(DatabaseEngine::new(&incarnation, 1))]
+    vec![
+        Arc::new(KvEngine::new()),
+        Arc::new(PlainKvEngine::new()),
+        Arc::new(DatabaseEngine::new(&incarnation, 1)),
+    ]
 }
 
 /// The vault.

@@ -1,51 +1,69 @@
-//! `config` and `metadata/`: settings, labels, lists, removal of whole secrets. Never reads a secret's data.
+//! `config` and `metadata/`: settings, labels, removal of whole secrets. Never reads a secret's data.
 
 use std::time::Duration;
 
 use coffer_barrier::RecordKind;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::effect;
+use super::fields::{Fields, Span, unconvertible};
 use super::record::{self, Meta, Settings, VERSIONS_MAX};
+use super::{Written, effect};
 use crate::engine::{Effect, EngineReply, EngineRequest};
-use crate::input::{self, go_duration, object};
+use crate::input::{Labels, object};
 use crate::{EngineError, ReadView, WriteView};
 
-type Written = Result<(EngineReply, Vec<Effect>), EngineError>;
+const LABELS_MAX: usize = 64;
+const LABEL_KEY_BYTES_MAX: usize = 128;
+const LABEL_VALUE_BYTES_MAX: usize = 512;
 
 pub(super) async fn read_config(view: &ReadView<'_>) -> Result<EngineReply, EngineError> {
     let config = record::load_config(view).await?;
     Ok(EngineReply::Data(object(json!({
         "cas_required": config.cas_required,
-        "delete_version_after": go_duration(Duration::from_millis(config.delete_after)),
+        "delete_version_after": config.delete_after_text(),
         "max_versions": config.max_versions,
+        "metadata_cas_required": config.metadata_cas_required,
     }))))
 }
 
 pub(super) async fn write_config(view: &mut WriteView<'_>, req: &EngineRequest<'_>) -> Written {
+    let fields = Fields::of(req.body);
     let mut config = record::load_config(&view.reading()).await?;
-    update(&mut config, req)?;
+    let mut given = flags(&fields, &mut config)?;
+    if let Some(span) = fields.seconds("delete_version_after")? {
+        given = true;
+        (config.delete_after, config.never_delete) = match span {
+            Span::Positive(span) => (millis(span), 0),
+            Span::Negative(secs) => (0, secs),
+        };
+    }
+    if !given {
+        return Ok((EngineReply::Empty, Vec::new()));
+    }
     record::store_config(view, &config).await?;
     let effect =
         Effect { event_type: "kv-v2/config-write", path: "config".into(), operation: "config-write" };
     Ok((EngineReply::Empty, vec![effect]))
 }
 
-/// Takes over the settings that the body has.
-fn update(settings: &mut Settings, req: &EngineRequest<'_>) -> Result<(), EngineError> {
-    if let Some(max) = input::number(req.body, "max_versions")? {
-        if max > VERSIONS_MAX {
-            return Err(EngineError::bad(format!("max_versions is larger than {VERSIONS_MAX}")));
-        }
-        settings.max_versions = max;
+/// Takes over what a mount and a secret can both have set; whether there was anything.
+fn flags(fields: &Fields<'_>, settings: &mut Settings) -> Result<bool, EngineError> {
+    let max = fields.int("max_versions")?;
+    if let Some(max) = max {
+        settings.max_versions =
+            u64::try_from(max).ok().filter(|max| *max <= VERSIONS_MAX).ok_or_else(|| {
+                EngineError::bad(format!("max_versions must be a number from 0 to {VERSIONS_MAX}"))
+            })?;
     }
-    if let Some(required) = input::boolean(req.body, "cas_required")? {
-        settings.cas_required = required;
-    }
-    if let Some(after) = input::duration(req.body, "delete_version_after")? {
-        settings.delete_after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-    }
-    Ok(())
+    let cas = fields.boolean("cas_required")?;
+    settings.cas_required = cas.unwrap_or(settings.cas_required);
+    let metadata_cas = fields.boolean("metadata_cas_required")?;
+    settings.metadata_cas_required = metadata_cas.unwrap_or(settings.metadata_cas_required);
+    Ok(max.is_some() || cas.is_some() || metadata_cas.is_some())
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) async fn read(view: &ReadView<'_>, path: &str) -> Result<EngineReply, EngineError> {
@@ -55,37 +73,118 @@ pub(super) async fn read(view: &ReadView<'_>, path: &str) -> Result<EngineReply,
     })
 }
 
-pub(super) async fn list(
-    view: &ReadView<'_>,
-    req: &EngineRequest<'_>,
-    dir: &str,
-) -> Result<EngineReply, EngineError> {
-    let (after, limit) = input::page(req.query)?;
-    let mut names = view.list(dir, after, limit + 1).await?;
-    if names.is_empty() {
-        return Ok(EngineReply::NotFound);
+/// What a `POST` or `PATCH` of `metadata/` asks for.
+struct Asked<'a> {
+    fields: Fields<'a>,
+    settings: Settings,
+    labels: Option<Option<&'a Map<String, Value>>>,
+    metadata_cas: Option<i64>,
+    any: bool,
+}
+
+fn asked<'a>(fields: Fields<'a>, before: Settings) -> Result<Asked<'a>, EngineError> {
+    let mut settings = before;
+    let mut any = flags(&fields, &mut settings)?;
+    if let Some(span) = fields.positive_seconds("delete_version_after")? {
+        settings.delete_after = millis(span);
+        any = true;
     }
-    if names.len() <= limit {
-        return Ok(EngineReply::List(names));
-    }
-    names.truncate(limit);
-    let asked = req.query.contains_key("limit");
-    let page = EngineReply::List(names);
-    let warning = format!("there are more than {limit} keys: ask for the rest with the parameter after");
-    Ok(if asked { page } else { EngineReply::Warn(Box::new(page), vec![warning]) })
+    let labels = fields.map("custom_metadata")?;
+    any |= labels.is_some();
+    let metadata_cas = fields.int("metadata_cas")?;
+    Ok(Asked { fields, settings, labels, metadata_cas, any })
 }
 
 pub(super) async fn write(view: &mut WriteView<'_>, req: &EngineRequest<'_>, path: &str) -> Written {
     let stored = record::load(&view.reading(), path).await?;
     let new = stored.is_none();
     let mut meta = stored.unwrap_or_else(|| Meta::new(req.now));
-    update(&mut meta.settings, req)?;
-    if let Some(labels) = input::labels(req.body)? {
+    let asked = asked(Fields::after_lookup(req.body), meta.settings.clone())?;
+    if !asked.any {
+        return Ok((EngineReply::Empty, Vec::new()));
+    }
+    if let Some(given) = asked.labels {
+        let labels = texts(given)?;
+        check_labels(&labels)?;
         meta.labels = (!labels.is_empty()).then_some(labels);
     }
+    finish(view, req, path, meta, new, &asked, ("kv-v2/metadata-write", "metadata-write")).await
+}
+
+/// A merge patch of settings and labels; null takes a value away.
+pub(super) async fn patch(view: &mut WriteView<'_>, req: &EngineRequest<'_>, path: &str) -> Written {
+    let fields = Fields::of(req.body);
+    let stored = record::load(&view.reading(), path).await?;
+    let before = stored.as_ref().map(|meta| meta.settings.clone()).unwrap_or_default();
+    let asked = asked(fields, before)?;
+    if !asked.any {
+        return Ok((EngineReply::Empty, Vec::new()));
+    }
+    let Some(mut meta) = stored else { return Ok((EngineReply::Missing, Vec::new())) };
+    match asked.labels {
+        None => {}
+        Some(None) => meta.labels = None,
+        Some(Some(given)) => {
+            let (removed, kept): (Vec<_>, Vec<_>) = given.iter().partition(|(_, value)| value.is_null());
+            let kept: Map<String, Value> =
+                kept.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            let mut labels = meta.labels.take().unwrap_or_default();
+            labels.extend(texts(Some(&kept))?);
+            for (key, _) in removed {
+                labels.remove(key);
+            }
+            check_labels(&labels)?;
+            meta.labels = (!labels.is_empty()).then_some(labels);
+        }
+    }
+    finish(view, req, path, meta, false, &asked, ("kv-v2/metadata-patch", "metadata-patch")).await
+}
+
+/// Checks `metadata_cas`, stores, warns.
+async fn finish(
+    view: &mut WriteView<'_>,
+    req: &EngineRequest<'_>,
+    path: &str,
+    mut meta: Meta,
+    new: bool,
+    asked: &Asked<'_>,
+    (event_type, operation): (&'static str, &'static str),
+) -> Written {
+    let config = record::load_config(&view.reading()).await?;
+    record::guard_config(view)?;
+    match asked.metadata_cas {
+        None if config.metadata_cas_required || meta.settings.metadata_cas_required => {
+            return Err(EngineError::bad("metadata check-and-set parameter required for this call"));
+        }
+        Some(cas) if new && cas != 0 => {
+            return Err(EngineError::bad("metadata_cas must be 0 when creating new metadata"));
+        }
+        Some(cas) if u64::try_from(cas) != Ok(meta.metadata_version) => {
+            return Err(EngineError::bad(
+                "metadata check-and-set parameter does not match the current version",
+            ));
+        }
+        _ => {}
+    }
+    meta.settings = asked.settings.clone();
+    meta.metadata_version += 1;
     meta.updated = req.now;
     record::store(view, path, &meta, new).await?;
-    Ok((EngineReply::Empty, effect("kv-v2/metadata-write", "metadata-write", "metadata", path)))
+    let mut warnings = Vec::new();
+    for (name, mandated) in
+        [("cas_required", config.cas_required), ("metadata_cas_required", config.metadata_cas_required)]
+    {
+        if mandated && asked.fields.has(name) && asked.fields.boolean(name)? == Some(false) {
+            warnings.push(format!(
+                "\"{name}\" set to false, but is mandated by backend config. This value will be ignored."
+            ));
+        }
+    }
+    let reply = match warnings.is_empty() {
+        true => EngineReply::Empty,
+        false => EngineReply::Warn(Box::new(EngineReply::Empty), warnings),
+    };
+    Ok((reply, effect(event_type, operation, "metadata", path)))
 }
 
 pub(super) async fn delete(view: &mut WriteView<'_>, path: &str) -> Written {
@@ -98,4 +197,95 @@ pub(super) async fn delete(view: &mut WriteView<'_>, path: &str) -> Written {
     view.delete(RecordKind::Meta, path).await?;
     view.unlink(path).await?;
     Ok((EngineReply::Empty, effect("kv-v2/metadata-delete", "metadata-delete", "metadata", path)))
+}
+
+/// Labels as texts; numbers and truth values are spelled out, as Vault does it.
+fn texts(given: Option<&Map<String, Value>>) -> Result<Labels, EngineError> {
+    let mut labels = Labels::new();
+    for (key, value) in given.into_iter().flatten() {
+        let text = match value {
+            Value::Null => String::new(),
+            Value::Bool(value) => u8::from(*value).to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::String(text) => text.clone(),
+            other => {
+                let why = unconvertible("", "string", other);
+                return Err(EngineError::bad(format!("custom_metadata validation failed: {why}")));
+            }
+        };
+        labels.insert(key.clone(), text);
+    }
+    Ok(labels)
+}
+
+/// Vault's limits, and all that is wrong at once.
+fn check_labels(labels: &Labels) -> Result<(), EngineError> {
+    let mut wrong = Vec::new();
+    if labels.len() > LABELS_MAX {
+        wrong.push(format!("payload must contain at most {LABELS_MAX} keys, provided {}", labels.len()));
+        return refuse(&wrong);
+    }
+    for (key, value) in labels {
+        if key.is_empty() || key.len() > LABEL_KEY_BYTES_MAX {
+            wrong.push(format!(
+                "length of key {key:?} is {} but must be 0 < len(key) <= {LABEL_KEY_BYTES_MAX}",
+                key.len()
+            ));
+        }
+        if value.is_empty() || value.len() > LABEL_VALUE_BYTES_MAX {
+            wrong.push(format!(
+                "length of value for key {key:?} is {} but must be 0 < len(value) <= {LABEL_VALUE_BYTES_MAX}",
+                value.len()
+            ));
+        }
+        if key.chars().any(char::is_control) {
+            wrong.push(format!("key {key:?} contains unprintable characters"));
+        }
+        if value.chars().any(char::is_control) {
+            wrong.push(format!("value for key {key:?} contains unprintable characters"));
+        }
+    }
+    refuse(&wrong)
+}
+
+fn refuse(wrong: &[String]) -> Result<(), EngineError> {
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let heading = match wrong.len() {
+        1 => "1 error occurred:".to_owned(),
+        many => format!("{many} errors occurred:"),
+    };
+    let lines: String =
+        wrong.iter().map(|why| format!("\t* custom_metadata validation failed: {why}\n")).collect();
+    Err(EngineError::bad(format!("{heading}\n{lines}\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(value: Value) -> Result<(), String> {
+        let map = object(value);
+        let labels = texts(Some(&map)).map_err(|e| e.to_string())?;
+        check_labels(&labels).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn labels_have_vaults_limits_and_words() {
+        checked(json!({ "a": "b", "n": 1, "t": true })).unwrap();
+        let long = checked(json!({ "a": "x".repeat(513), "": "y" })).unwrap_err();
+        assert_eq!(
+            long,
+            "2 errors occurred:\n\t* custom_metadata validation failed: length of key \"\" is 0 but must be 0 < \
+             len(key) <= 128\n\t* custom_metadata validation failed: length of value for key \"a\" is 513 but must \
+             be 0 < len(value) <= 512\n\n"
+        );
+        let many: Map<_, _> = (0..65).map(|n| (n.to_string(), json!("x"))).collect();
+        assert!(checked(Value::Object(many)).unwrap_err().contains("at most 64 keys, provided 65"));
+        for bad in [json!({ "a": "" }), json!({ "a": "\n" }), json!({ "a\u{7}": "x" }), json!({ "a": {} })] {
+            assert!(checked(bad).is_err());
+        }
+        checked(json!({ "k".repeat(128): "x".repeat(512) })).unwrap();
+    }
 }

@@ -1,13 +1,20 @@
-//! Version 2 of the key-value engine: secrets with numbered versions.
+//! The key-value engine: secrets with numbered versions ([`KvEngine`]), and without ([`PlainKvEngine`]).
 //!
 //! One request is one transaction. A secret's metadata is one record; each version is a row of its own under a
 //! DEK of its own. Never leaves a version without its entry in the metadata, or the other way round.
 
 mod data;
+mod fields;
+mod listing;
 mod metadata;
+mod plain;
 mod record;
+mod versions;
 
 use async_trait::async_trait;
+use coffer_barrier::RecordKind;
+
+pub use plain::{PLAIN_KIND, PlainKvEngine, upgrade};
 
 use crate::engine::{Effect, Engine, EngineReply, EngineRequest, Op};
 use crate::{EngineError, ReadView, WriteView};
@@ -15,10 +22,9 @@ use crate::{EngineError, ReadView, WriteView};
 /// The most bytes of one version's data, as JSON.
 pub const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
 
-const HINT: &str = "Invalid path for a versioned K/V secrets engine. See the API docs for the appropriate API \
-                    endpoints to use. If using the Vault CLI, use 'vault kv get' for this operation.";
+type Written = Result<(EngineReply, Vec<Effect>), EngineError>;
 
-/// The key-value engine.
+/// Version 2 of the key-value engine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KvEngine;
 
@@ -35,20 +41,28 @@ enum Route<'p> {
     Config,
     Data(&'p str),
     Delete(&'p str),
+    /// A list with what is known of each; empty for the root of the mount.
+    Detailed(&'p str),
     Undelete(&'p str),
     Destroy(&'p str),
     /// Empty for the root of the mount.
     Metadata(&'p str),
     Subkeys(&'p str),
+    /// `data` or `metadata` and nothing more.
+    Root,
     Other,
 }
 
-fn route(path: &str) -> Route<'_> {
+fn route(path: &str, listing: bool) -> Route<'_> {
     let path = path.trim_end_matches('/');
     let (head, rest) = path.split_once('/').unwrap_or((path, ""));
     match (head, rest.is_empty()) {
-        ("config", true) => Route::Config,
-        ("metadata", _) => Route::Metadata(rest),
+        ("config", true) if !listing => Route::Config,
+        ("metadata", false) => Route::Metadata(rest),
+        ("metadata", true) if listing => Route::Metadata(rest),
+        ("detailed-metadata", false) => Route::Detailed(rest),
+        ("detailed-metadata", true) if listing => Route::Detailed(rest),
+        ("data" | "metadata", true) => Route::Root,
         ("data", false) => Route::Data(rest),
         ("delete", false) => Route::Delete(rest),
         ("undelete", false) => Route::Undelete(rest),
@@ -58,9 +72,79 @@ fn route(path: &str) -> Route<'_> {
     }
 }
 
+impl Route<'_> {
+    /// The parameters that this path understands, for the warning about the others.
+    const fn parameters(&self) -> &'static [&'static str] {
+        match self {
+            Self::Data(_) => &["path", "version", "options", "data"],
+            Self::Metadata(_) => &[
+                "path",
+                "cas_required",
+                "max_versions",
+                "delete_version_after",
+                "custom_metadata",
+                "metadata_cas",
+                "metadata_cas_required",
+                "after",
+                "limit",
+            ],
+            Self::Detailed(_) => &["path", "after", "limit"],
+            Self::Subkeys(_) => &["path", "version", "depth"],
+            _ => &[],
+        }
+    }
+}
+
 /// The answer to a path of version 1: `404` with a hint, as in Vault.
-fn hint() -> EngineReply {
-    EngineReply::Warn(Box::new(EngineReply::NotFound), vec![HINT.to_owned()])
+fn hint(op: Op) -> EngineReply {
+    let verb = match op {
+        Op::Read => "get",
+        Op::List => "list",
+        Op::Scan => "scan",
+        Op::Write => "put",
+        Op::Patch => "patch",
+        Op::Delete => "delete",
+    };
+    warned(
+        EngineReply::NotFound,
+        format!(
+            "Invalid path for a versioned K/V secrets engine. See the API docs for the appropriate API endpoints \
+             to use. If using the Vault CLI, use 'vault kv {verb}' for this operation."
+        ),
+    )
+}
+
+fn no_root() -> EngineReply {
+    let text = "Non-listing operations on the root of a K/V v2 mount are not supported.";
+    warned(EngineReply::NotFound, text.to_owned())
+}
+
+fn warned(reply: EngineReply, warning: String) -> EngineReply {
+    match reply {
+        EngineReply::Warn(inner, mut warnings) => {
+            warnings.push(warning);
+            EngineReply::Warn(inner, warnings)
+        }
+        other => EngineReply::Warn(Box::new(other), vec![warning]),
+    }
+}
+
+/// Says which parameters were ignored, in replies that have a body to say it in.
+fn with_ignored(reply: EngineReply, route: Route<'_>, req: &EngineRequest<'_>) -> EngineReply {
+    let known = route.parameters();
+    if known.is_empty() || !matches!(&reply, EngineReply::Data(_) | EngineReply::List(_)) {
+        return reply;
+    }
+    let ignored = if req.op.writes() {
+        fields::ignored(req.body.keys(), known)
+    } else {
+        let ours = |name: &&String| !matches!(name.as_str(), "list" | "scan" | "help");
+        fields::ignored(req.query.keys().filter(ours), known)
+    };
+    match ignored {
+        Some(text) => warned(reply, text),
+        None => reply,
+    }
 }
 
 #[async_trait]
@@ -70,43 +154,50 @@ impl Engine for KvEngine {
     }
 
     async fn exists(&self, view: &ReadView<'_>, path: &str) -> Result<bool, EngineError> {
-        match route(path) {
-            Route::Data(path) => Ok(record::load(view, path).await?.is_some()),
-            Route::Metadata(path) if !path.is_empty() => Ok(record::load(view, path).await?.is_some()),
+        match route(path, false) {
+            Route::Data(path) | Route::Metadata(path) => view.has(RecordKind::Meta, path).await,
             _ => Ok(true),
         }
     }
 
     async fn read(&self, view: &ReadView<'_>, req: &EngineRequest<'_>) -> Result<EngineReply, EngineError> {
-        match (req.op, route(req.path)) {
+        let route = route(req.path, req.op != Op::Read);
+        let reply = match (req.op, route) {
             (Op::Read, Route::Config) => metadata::read_config(view).await,
             (Op::Read, Route::Data(path)) => data::read(view, req, path).await,
             (Op::Read, Route::Subkeys(path)) => data::subkeys(view, req, path).await,
-            (Op::Read, Route::Metadata(path)) if !path.is_empty() => metadata::read(view, path).await,
-            (Op::List, Route::Metadata(path)) => metadata::list(view, req, path).await,
-            (Op::Read | Op::List, Route::Other) => Ok(hint()),
+            (Op::Read, Route::Metadata(path)) => metadata::read(view, path).await,
+            (Op::Read, Route::Root) => Ok(no_root()),
+            (Op::List, Route::Metadata(path)) => listing::list(view, req, path).await,
+            (Op::List, Route::Detailed(path)) => listing::detailed(view, req, path).await,
+            (Op::Scan, Route::Metadata(path)) => {
+                listing::scan(view, req, path, &["metadata/", "data/"]).await
+            }
+            (Op::Scan, Route::Detailed(path)) => listing::scan_detailed(view, req, path).await,
+            (_, Route::Other) => Ok(hint(req.op)),
             _ => Err(EngineError::Unsupported),
-        }
+        }?;
+        Ok(with_ignored(reply, route, req))
     }
 
-    async fn write(
-        &self,
-        view: &mut WriteView<'_>,
-        req: &EngineRequest<'_>,
-    ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
-        match (req.op, route(req.path)) {
+    async fn write(&self, view: &mut WriteView<'_>, req: &EngineRequest<'_>) -> Written {
+        let route = route(req.path, false);
+        let (reply, effects) = match (req.op, route) {
             (Op::Write, Route::Config) => metadata::write_config(view, req).await,
             (Op::Write, Route::Data(path)) => data::write(view, req, path).await,
             (Op::Patch, Route::Data(path)) => data::patch(view, req, path).await,
-            (Op::Delete, Route::Data(path)) => data::delete_latest(view, req, path).await,
-            (Op::Write, Route::Delete(path)) => data::delete(view, req, path).await,
-            (Op::Write, Route::Undelete(path)) => data::undelete(view, req, path).await,
-            (Op::Write, Route::Destroy(path)) => data::destroy(view, req, path).await,
-            (Op::Write, Route::Metadata(path)) if !path.is_empty() => metadata::write(view, req, path).await,
-            (Op::Delete, Route::Metadata(path)) if !path.is_empty() => metadata::delete(view, path).await,
-            (Op::Write | Op::Delete, Route::Other) => Ok((hint(), Vec::new())),
+            (Op::Delete, Route::Data(path)) => versions::delete_latest(view, req, path).await,
+            (Op::Write, Route::Delete(path)) => versions::delete(view, req, path).await,
+            (Op::Write, Route::Undelete(path)) => versions::undelete(view, req, path).await,
+            (Op::Write, Route::Destroy(path)) => versions::destroy(view, req, path).await,
+            (Op::Write, Route::Metadata(path)) => metadata::write(view, req, path).await,
+            (Op::Patch, Route::Metadata(path)) => metadata::patch(view, req, path).await,
+            (Op::Delete, Route::Metadata(path)) => metadata::delete(view, path).await,
+            (_, Route::Root) => Ok((no_root(), Vec::new())),
+            (_, Route::Other) => Ok((hint(req.op), Vec::new())),
             _ => Err(EngineError::Unsupported),
-        }
+        }?;
+        Ok((with_ignored(reply, route, req), effects))
     }
 }
 

@@ -25,6 +25,23 @@ pub(super) struct Settings {
     pub(super) cas_required: bool,
     /// In milliseconds; zero for never.
     pub(super) delete_after: u64,
+    /// Whether changes of the metadata need `metadata_cas`.
+    #[serde(default)]
+    pub(super) metadata_cas_required: bool,
+    /// Of the mount only: versions end for no secret, whatever its own settings. Seconds, as they were sent with a
+    /// minus; zero for no.
+    #[serde(default)]
+    pub(super) never_delete: u64,
+}
+
+impl Settings {
+    /// `delete_version_after` as clients see it.
+    pub(super) fn delete_after_text(&self) -> String {
+        if self.never_delete == 0 {
+            return go_duration(Duration::from_millis(self.delete_after));
+        }
+        format!("-{}", go_duration(Duration::from_secs(self.never_delete)))
+    }
 }
 
 /// One version.
@@ -54,11 +71,14 @@ pub(super) struct Meta {
     pub(super) updated: Timestamp,
     /// The newest version's number; zero before the first.
     pub(super) current: u64,
-    /// The oldest version kept; zero as long as none was dropped for its age.
+    /// The oldest version kept; zero as long as there was room for one more.
     pub(super) oldest: u64,
     pub(super) settings: Settings,
     pub(super) labels: Option<Labels>,
     pub(super) versions: BTreeMap<u64, Version>,
+    /// How often the settings or labels were changed: what `metadata_cas` is compared with.
+    #[serde(default)]
+    pub(super) metadata_version: u64,
 }
 
 impl Meta {
@@ -72,32 +92,51 @@ impl Meta {
             settings: Settings::default(),
             labels: None,
             versions: BTreeMap::new(),
+            metadata_version: 0,
         }
+    }
+
+    /// Of a secret that had no versions so far.
+    pub(super) fn upgraded(now: Timestamp) -> Self {
+        let mut meta = Self { current: 1, oldest: 1, ..Self::new(now) };
+        meta.versions.insert(1, Version { created: now, deleted: None, destroyed: false });
+        meta
     }
 
     /// Adds the next version and returns its number and those that are now too old.
     pub(super) fn push(&mut self, config: &Settings, now: Timestamp) -> (u64, Vec<u64>) {
         self.current += 1;
         self.updated = now;
-        let after = match (self.settings.delete_after, config.delete_after) {
-            (0, other) | (other, 0) => other,
-            (a, b) => a.min(b),
-        };
-        let deleted = (after != 0).then(|| now.plus(Duration::from_millis(after)));
+        let deleted = self.delete_after(config).map(|after| now.plus(after));
         self.versions.insert(self.current, Version { created: now, deleted, destroyed: false });
-        let keep = [self.settings.max_versions, config.max_versions, VERSIONS_DEFAULT]
-            .into_iter()
-            .find(|keep| *keep > 0)
-            .unwrap_or(VERSIONS_DEFAULT);
+        // As in Vault, the larger of the two: a mount's setting is a promise to all secrets in it.
+        let keep = match self.settings.max_versions.max(config.max_versions) {
+            0 => VERSIONS_DEFAULT,
+            keep => keep,
+        };
+        let held = u64::try_from(self.versions.len()).unwrap_or(u64::MAX);
+        if held < keep {
+            return (self.current, Vec::new());
+        }
         let first = (self.current + 1).saturating_sub(keep);
         let dropped: Vec<u64> = self.versions.range(..first).map(|(number, _)| *number).collect();
         for number in &dropped {
             self.versions.remove(number);
         }
-        if !dropped.is_empty() {
-            self.oldest = first;
-        }
+        self.oldest = first;
         (self.current, dropped)
+    }
+
+    /// How long a version lives: the shorter of the two settings.
+    fn delete_after(&self, config: &Settings) -> Option<Duration> {
+        if config.never_delete != 0 {
+            return None;
+        }
+        let after = match (self.settings.delete_after, config.delete_after) {
+            (0, other) | (other, 0) => other,
+            (a, b) => a.min(b),
+        };
+        (after != 0).then(|| Duration::from_millis(after))
     }
 
     /// `metadata` of a read, and the reply to a write.
@@ -128,10 +167,12 @@ impl Meta {
         object(json!({
             "cas_required": self.settings.cas_required,
             "created_time": self.created.to_rfc3339(),
+            "current_metadata_version": self.metadata_version,
             "current_version": self.current,
             "custom_metadata": self.labels,
-            "delete_version_after": go_duration(Duration::from_millis(self.settings.delete_after)),
+            "delete_version_after": self.settings.delete_after_text(),
             "max_versions": self.settings.max_versions,
+            "metadata_cas_required": self.settings.metadata_cas_required,
             "oldest_version": self.oldest,
             "updated_time": self.updated.to_rfc3339(),
             "versions": versions,
@@ -166,4 +207,9 @@ pub(super) async fn load_config(view: &ReadView<'_>) -> Result<Settings, EngineE
 
 pub(super) async fn store_config(view: &mut WriteView<'_>, config: &Settings) -> Result<(), EngineError> {
     view.put_record(RecordKind::Entry, CONFIG, config).await
+}
+
+/// Makes the commit fail if the mount's settings, which a write depends on, change in the meantime.
+pub(super) fn guard_config(view: &mut WriteView<'_>) -> Result<(), EngineError> {
+    view.guard(RecordKind::Entry, CONFIG)
 }

@@ -49,6 +49,11 @@ impl<E: Engine> Bench<E> {
         self.ask(Op::List, path, query).await
     }
 
+    pub(crate) async fn scan(&self, path: &str) -> Result<EngineReply, EngineError> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        self.ask(Op::Scan, path, query).await
+    }
+
     async fn ask(&self, op: Op, path: &str, query: &str) -> Result<EngineReply, EngineError> {
         let body = Map::new();
         let query: BTreeMap<String, String> = query
@@ -58,8 +63,15 @@ impl<E: Engine> Bench<E> {
             .collect();
         let reader = self.barrier.reader().await?;
         let view = ReadView::new(self.mount, &reader);
-        let request =
-            EngineRequest { op, path, body: &body, query: &query, now: self.now, display_name: "test-app" };
+        let request = EngineRequest {
+            op,
+            path,
+            body: &body,
+            query: &query,
+            now: self.now,
+            display_name: "test-app",
+            sees: &|_| true,
+        };
         self.engine.read(&view, &request).await
     }
 
@@ -84,8 +96,15 @@ impl<E: Engine> Bench<E> {
     ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
         let Value::Object(body) = body else { panic!("a body is an object") };
         let query = BTreeMap::new();
-        let request =
-            EngineRequest { op, path, body: &body, query: &query, now: self.now, display_name: "test-app" };
+        let request = EngineRequest {
+            op,
+            path,
+            body: &body,
+            query: &query,
+            now: self.now,
+            display_name: "test-app",
+            sees: &|_| true,
+        };
         let reader = self.barrier.reader().await?;
         self.engine.verify(&ReadView::new(self.mount, &reader), &request).await?;
         let mut writer = self.barrier.begin().await?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use coffer_barrier::{Barrier, MountId, Read, Writer};
 use coffer_core::policy::PolicyName;
 use coffer_core::time::Timestamp;
+use coffer_engines::kv::PLAIN_KIND;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use ops::{blank, handle, preflight, revoke_issued};
@@ -63,6 +64,15 @@ impl Mount {
         match self.class {
             Class::Auth => format!("auth/{}/", self.path),
             Class::Secret => format!("{}/", self.path),
+        }
+    }
+
+    /// Which engine serves it: the same type has one for each of its versions.
+    pub(crate) fn engine_kind(&self) -> &str {
+        match self.kind.as_str() {
+            "kv" if self.options.get("version").is_none_or(|version| version != "2") => PLAIN_KIND,
+            "generic" => PLAIN_KIND,
+            kind => kind,
         }
     }
 

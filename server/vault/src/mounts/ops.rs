@@ -168,24 +168,24 @@ fn new_mount(ctx: &Ctx, class: Class, path: &str) -> Result<Mount, Fail> {
     let kind = ctx.required("type")?;
     let mut options = params::labels(body, "options")?.unwrap_or_default();
     let kind = match (class, kind) {
-        (Class::Secret, "kv-v2") => {
-            options.insert("version".into(), "2".into());
+        (Class::Secret, "kv-v1" | "kv-v2") => {
+            options.insert("version".into(), kind.trim_start_matches("kv-v").into());
             "kv"
         }
         (_, kind) => kind,
     };
+    if kind == "kv" && options.get("version").is_some_and(|v| !matches!(v.as_str(), "" | "1" | "2")) {
+        return Err(bad("there is no such version of the kv engine: options.version is \"1\" or \"2\""));
+    }
+    let mut mount = blank(class, path, kind, ctx.now);
+    mount.options = options;
     let known = match class {
         Class::Auth => Method::of(kind).is_some(),
-        Class::Secret => ctx.open.around.engines.contains_key(kind),
+        Class::Secret => ctx.open.around.engines.contains_key(mount.engine_kind()),
     };
     if !known {
         return Err(bad(format!("plugin not found in the catalog: {}", kind.escape_default())));
     }
-    if kind == "kv" && options.get("version").is_none_or(|v| v != "2") {
-        return Err(bad("only version 2 of the kv engine is available: set options.version to \"2\""));
-    }
-    let mut mount = blank(class, path, kind, ctx.now);
-    mount.options = options;
     apply_tuning(&mut mount, body)?;
     if let Some(Value::Object(config)) = body.get("config") {
         apply_tuning(&mut mount, config)?;

@@ -15,7 +15,7 @@ use coffer_core::audit::AuditRecord;
 use coffer_core::secret::SecretString;
 use coffer_core::time::Timestamp;
 use coffer_core::token::Token;
-use coffer_engines::{Engine, KvEngine};
+use coffer_engines::{Engine, KvEngine, PlainKvEngine};
 use coffer_storage::memory::MemoryStore;
 use coffer_vault::{
     Clock, Deps, FetchKeys, KeysQuery, Operation, Reply, ReplyBody, Request, StatusRequest, Vault,
@@ -263,8 +263,11 @@ fn build(
     database: &Arc<SimDatabase>,
     audit_dir: PathBuf,
 ) -> Arc<Vault> {
-    let engines: Vec<Arc<dyn Engine>> =
-        vec![Arc::new(KvEngine::new()), Arc::clone(database) as Arc<dyn Engine>];
+    let engines: Vec<Arc<dyn Engine>> = vec![
+        Arc::new(KvEngine::new()),
+        Arc::new(PlainKvEngine::new()),
+        Arc::clone(database) as Arc<dyn Engine>,
+    ];
     Vault::new(Deps {
         store: Arc::new(store.clone()),
         store_is_exclusive: true,

@@ -1,0 +1,122 @@
+//! Version 1 of the key-value engine: one value per path, replaced as a whole. Keeps no history.
+//!
+//! A value is stored as version 1 of its path, so that [`upgrade`] to version 2 has only the metadata to add.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coffer_barrier::RecordKind;
+use coffer_core::time::{Timestamp, duration_from_json};
+use serde_json::{Map, Value};
+
+use super::record::{self, Meta};
+use super::{PAYLOAD_BYTES_MAX, Written, listing};
+use crate::codec;
+use crate::engine::{Effect, Engine, EngineReply, EngineRequest, Op};
+use crate::{EngineError, ReadView, WriteView};
+
+/// What the vault calls this engine; mounts of it have the type `kv` (or `generic`, its name of old).
+pub const PLAIN_KIND: &str = "kv-v1";
+
+/// Under which number a value is stored.
+const VERSION: u64 = 1;
+
+/// Version 1 of the key-value engine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlainKvEngine;
+
+impl PlainKvEngine {
+    /// The engine.
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+async fn read(view: &ReadView<'_>, path: &str) -> Result<EngineReply, EngineError> {
+    if path.is_empty() {
+        return Ok(EngineReply::NotFound);
+    }
+    let Some(bytes) = view.get_version(path, VERSION).await? else { return Ok(EngineReply::NotFound) };
+    let data: Map<String, Value> = codec::decode(&bytes, "kv value")?;
+    let seconds = life(&data);
+    Ok(EngineReply::Lasting { data, seconds })
+}
+
+/// How long the value says that it lasts, in seconds. A hint from its writer to its readers, nothing more.
+fn life(data: &Map<String, Value>) -> Option<u64> {
+    let value = data.get("ttl").or_else(|| data.get("lease"))?;
+    match value {
+        Value::String(text) if text.is_empty() => Some(0),
+        Value::Number(number) => number.as_u64(),
+        other => duration_from_json(other).ok().as_ref().map(Duration::as_secs),
+    }
+}
+
+async fn write(view: &mut WriteView<'_>, req: &EngineRequest<'_>, path: &str) -> Written {
+    if path.is_empty() {
+        return Err(EngineError::bad("missing path"));
+    }
+    if req.body.is_empty() {
+        return Err(EngineError::bad("missing data fields"));
+    }
+    let payload = codec::encode(req.body, "secret payload", PAYLOAD_BYTES_MAX)?;
+    if !view.reading().has_version(path, VERSION).await? {
+        view.link(path).await?;
+    }
+    view.put_version(path, VERSION, &payload).await?;
+    Ok((EngineReply::Empty, effect("kv-v1/write", "write", path)))
+}
+
+async fn delete(view: &mut WriteView<'_>, path: &str) -> Written {
+    if path.is_empty() || !view.reading().has_version(path, VERSION).await? {
+        return Ok((EngineReply::Empty, Vec::new()));
+    }
+    view.delete_version(path, VERSION).await?;
+    view.unlink(path).await?;
+    Ok((EngineReply::Empty, effect("kv-v1/delete", "delete", path)))
+}
+
+fn effect(event_type: &'static str, operation: &'static str, path: &str) -> Vec<Effect> {
+    vec![Effect { event_type, path: path.to_owned(), operation }]
+}
+
+/// Gives the secrets below a mount the metadata of version 2, as part of a transaction: those of `paths` that have
+/// none yet. Values stay where they are. To be called while nobody else writes to the mount.
+pub async fn upgrade(view: &mut WriteView<'_>, paths: &[String], now: Timestamp) -> Result<(), EngineError> {
+    for path in paths {
+        if !view.reading().has(RecordKind::Meta, path).await? {
+            record::store(view, path, &Meta::upgraded(now), false).await?;
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Engine for PlainKvEngine {
+    fn kind(&self) -> &'static str {
+        PLAIN_KIND
+    }
+
+    async fn exists(&self, view: &ReadView<'_>, path: &str) -> Result<bool, EngineError> {
+        if path.is_empty() { Ok(false) } else { view.has_version(path, VERSION).await }
+    }
+
+    async fn read(&self, view: &ReadView<'_>, req: &EngineRequest<'_>) -> Result<EngineReply, EngineError> {
+        let path = req.path.trim_end_matches('/');
+        match req.op {
+            Op::Read => read(view, path).await,
+            Op::List => listing::list(view, req, path).await,
+            Op::Scan => listing::scan(view, req, path, &[""]).await,
+            _ => Err(EngineError::Unsupported),
+        }
+    }
+
+    async fn write(&self, view: &mut WriteView<'_>, req: &EngineRequest<'_>) -> Written {
+        let path = req.path.trim_end_matches('/');
+        match req.op {
+            Op::Write => write(view, req, path).await,
+            Op::Delete => delete(view, path).await,
+            _ => Err(EngineError::Unsupported),
+        }
+    }
+}
