@@ -25,6 +25,9 @@ pub enum VaultError {
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fail {
+    /// What the request is about does not exist; the text says what.
+    #[error("{0}")]
+    Absent(String),
     /// The audit log cannot take the record, so nothing may happen.
     #[error("the audit log could not be written")]
     Audit,
@@ -64,6 +67,9 @@ pub(crate) enum Fail {
     /// Over a limit that the message names.
     #[error("{0}")]
     TooLarge(String),
+    /// The method or engine that is mounted there knows no such path.
+    #[error("unsupported path")]
+    UnsupportedPath,
     /// Somebody else cannot do his part now (a cluster's API, a target).
     #[error("{0}")]
     Unavailable(String),
@@ -112,7 +118,7 @@ impl Fail {
         match self {
             Self::BadRequest(_) => 400,
             Self::BadToken | Self::Denied | Self::Login(_) => 403,
-            Self::NoRoute(_) | Self::NotFound => 404,
+            Self::Absent(_) | Self::NoRoute(_) | Self::NotFound | Self::UnsupportedPath => 404,
             Self::NoOperation => 405,
             Self::TooLarge(_) => 413,
             Self::Audit | Self::Internal(_) => 500,
@@ -127,6 +133,7 @@ impl Fail {
         let status = self.status();
         match self {
             Self::NotFound | Self::Engine(EngineError::NotFound) => Reply::errors(status, &[]),
+            Self::UnsupportedPath => Reply::errors(status, &["1 error occurred:\n\t* unsupported path\n\n"]),
             Self::Denied => Reply::errors(status, &["1 error occurred:\n\t* permission denied\n\n"]),
             Self::NoOperation | Self::Engine(EngineError::Unsupported) => {
                 Reply::errors(status, &["1 error occurred:\n\t* unsupported operation\n\n"])

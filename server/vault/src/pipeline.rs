@@ -65,6 +65,12 @@ impl Ctx {
         self.text(name)?.ok_or_else(|| crate::error::bad(format!("missing {name}")))
     }
 
+    /// A text parameter of the body that must be there and not be empty.
+    pub(crate) fn filled(&self, name: &str) -> Result<&str, Fail> {
+        let given = self.text(name)?.filter(|text| !text.is_empty());
+        given.ok_or_else(|| crate::error::bad(format!("missing {name}")))
+    }
+
     /// A text parameter of the body.
     pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, Fail> {
         crate::params::text(&self.request.body, name)

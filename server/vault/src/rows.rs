@@ -18,6 +18,8 @@ pub(crate) const LEASE_DUE: &str = "lease-due";
 pub(crate) const MOUNTS: &str = "mounts";
 /// Pod tombstones by the time no JWT of that pod can live any more.
 pub(crate) const POD_TOMBSTONES: &str = "pod-tombstones";
+/// AppRole secret ids of all mounts by the end of their time.
+pub(crate) const SECRET_IDS_DUE: &str = "secret-ids-due";
 /// The directory below which leases are linked by id, for LIST and revocation by prefix.
 pub(crate) const LEASE_DIR: &str = "lease";
 /// The directory below which policies are linked by name.
@@ -90,6 +92,11 @@ pub(crate) fn pod_tombstone(mount: MountId, uid: &str) -> RowKey {
 pub(crate) fn pod_tombstone_end(mount: MountId, uid: &str, until: Timestamp) -> RowKey {
     let id = format!("{}/{uid}", mount.to_hex());
     RowKey::ordered(MountId::SYSTEM, POD_TOMBSTONES, until.as_millis(), id.as_bytes())
+}
+
+/// In [`SECRET_IDS_DUE`]; `hash` is the secret id's.
+pub(crate) fn secret_id_due(expires: Timestamp, hash: &str) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, SECRET_IDS_DUE, expires.as_millis(), hash.as_bytes())
 }
 
 /// A lease.

@@ -12,7 +12,7 @@ use coffer_core::lease::LeaseState;
 use coffer_core::time::Timestamp;
 use coffer_core::token::TokenHash;
 
-use crate::auth::TombstoneEnd;
+use crate::auth::{self, TombstoneEnd};
 use crate::codec::{self, transact};
 use crate::error::Fail;
 use crate::lease;
@@ -36,7 +36,8 @@ pub(crate) async fn sweep(open: &Arc<Open>) -> Result<(), Fail> {
     let dying = finish_dying(open).await;
     let tokens = expire_tokens(open).await;
     let leases = expire_leases(open).await;
-    dying.and(tokens).and(leases).and(clear_tombstones(open).await)
+    let secret_ids = auth::approle::remove_expired(open, BATCH).await;
+    dying.and(tokens).and(leases).and(secret_ids).and(clear_tombstones(open).await)
 }
 
 async fn due<T: serde::de::DeserializeOwned>(

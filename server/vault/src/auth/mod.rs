@@ -3,6 +3,7 @@
 //! What a caller may do is not decided here, only which policies he carries. Every method grants its tokens
 //! through [`grant`], by the role's [`token_params`].
 
+pub(crate) mod approle;
 mod grant;
 mod kubernetes;
 pub(crate) mod token_params;
@@ -22,6 +23,7 @@ use crate::request::{Operation, Request};
 /// An auth method, by the kind of its mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
+    AppRole,
     Kubernetes,
 }
 
@@ -29,6 +31,7 @@ impl Method {
     /// The method of a mount of this kind.
     pub(crate) fn of(kind: &str) -> Option<Self> {
         Some(match kind {
+            "approle" => Self::AppRole,
             "kubernetes" => Self::Kubernetes,
             _ => return None,
         })
@@ -37,14 +40,15 @@ impl Method {
     /// Whether this is a login: open to all.
     pub(crate) fn is_login(self, rest: &str, request: &Request) -> bool {
         let path = match self {
-            Self::Kubernetes => rest == "login",
+            Self::AppRole | Self::Kubernetes => rest == "login",
         };
         path && request.operation == Operation::Update
     }
 
     /// Whether this write only asks something.
-    pub(crate) const fn only_asks(self, _rest: &str) -> bool {
+    pub(crate) fn only_asks(self, rest: &str) -> bool {
         match self {
+            Self::AppRole => approle::only_asks(rest),
             Self::Kubernetes => false,
         }
     }
@@ -59,6 +63,14 @@ pub(crate) async fn handle(
     rest: &str,
 ) -> Result<Outcome, Fail> {
     match method {
+        Method::AppRole => approle::handle(ctx, mount, rest).await,
         Method::Kubernetes => kubernetes::handle(ctx, mount, rest).await,
     }
+}
+
+/// Whether a text can be the name of a role or a user: letters, digits and `_`, with `-` and `.` between them.
+fn is_generic_name(text: &str, bytes_max: usize) -> bool {
+    let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+    let ends = text.bytes().next().is_some_and(word) && text.bytes().next_back().is_some_and(word);
+    ends && text.len() <= bytes_max && text.bytes().all(|c| word(c) || c == b'-' || c == b'.')
 }
