@@ -27,8 +27,8 @@ soak: ## the long tests: 20,000 power cuts, 20 clusters killed at random moments
 	@$(RUN) COFFER_SEEDS=20000 cargo test "$${RUST_ARGS[@]}" -p coffer-storage --test power_loss -- --nocapture
 	@$(RUN) COFFER_CLEANUP_ROUNDS=20 cargo test "$${RUST_ARGS[@]}" -p coffer-e2e --test cluster_cleanup -- --nocapture
 
-bench: ## measurements (none yet)
-	@echo "no benchmark exists yet" >&2; exit 1
+bench: ## Coffer beside OpenBao on this machine (MODE=quick for a short run)
+	@e2e/bench/run
 
 images: ## build the images, without Docker
 	@e2e/images/build
