@@ -119,10 +119,25 @@ pub trait Read: Send + Sync {
         upto: u64,
         limit: usize,
     ) -> Result<Vec<(RowKey, u64, SecretBytes)>, BarrierError> {
+        self.range_ordered_after(mount, family, None, upto, limit).await
+    }
+
+    /// The same, from behind the row `after` on: the next page.
+    async fn range_ordered_after(
+        &self,
+        mount: MountId,
+        family: &str,
+        after: Option<&RowKey>,
+        upto: u64,
+        limit: usize,
+    ) -> Result<Vec<(RowKey, u64, SecretBytes)>, BarrierError> {
         let view = self.view();
         view.keys.check()?;
         let prefix = view.keys.layout.family_prefix(mount, family);
-        let mut range = KeyRange::prefix(&prefix);
+        let mut range = match after {
+            Some(row) => range_after(&prefix, &view.keys.layout.encode(row)?),
+            None => KeyRange::prefix(&prefix),
+        };
         if let Some(end) = upto.checked_add(1) {
             range.end = [prefix.as_slice(), &end.to_be_bytes()].concat();
         }

@@ -31,6 +31,8 @@ pub(crate) enum Target {
     Token(String),
     /// `auth/<mount>/...`, with the method that answers there.
     Auth(Arc<Mount>, Method, String),
+    /// `cubbyhole/...`
+    Cubbyhole(String),
     /// `delivery/...`
     Delivery(Arc<Mount>, String),
     /// Any secrets engine.
@@ -46,6 +48,9 @@ pub(crate) fn route(open: &Open, request: &Request) -> Result<Target, Fail> {
     }
     if let Some(rest) = path.strip_prefix("auth/token/") {
         return Ok(Target::Token(rest.to_owned()));
+    }
+    if let Some(rest) = path.strip_prefix("cubbyhole/").or((path == "cubbyhole").then_some("")) {
+        return Ok(Target::Cubbyhole(rest.to_owned()));
     }
     if let Some(below) = path.strip_prefix("auth/") {
         let (mount, rest) = open.mounts.route(Class::Auth, below).ok_or_else(nobody)?;
@@ -97,6 +102,7 @@ pub(crate) fn existence<'a>(
     }
     match target {
         Some(Target::Engine(mount, rest)) => Existence::Strict(Box::pin(engine_has(open, mount, rest))),
+        Some(Target::Cubbyhole(rest)) => Existence::Strict(Box::pin(cubbyhole_has(open, request, rest))),
         Some(Target::Delivery(mount, rest)) => Existence::Lenient(Box::pin(row_exists(open, mount, rest))),
         Some(Target::Auth(mount, _, rest)) => Existence::Lenient(Box::pin(row_exists(open, mount, rest))),
         Some(Target::Sys(rest)) => {
@@ -113,6 +119,11 @@ async fn engine_has(open: &Open, mount: &Mount, rest: &str) -> Result<bool, Fail
     let engine = open.engine(mount)?;
     let reader = open.barrier.reader().await?;
     Ok(engine.exists(&ReadView::new(mount.id, &reader), rest).await?)
+}
+
+async fn cubbyhole_has(open: &Open, request: &Request, rest: &str) -> Result<bool, Fail> {
+    let Some(token) = &request.token else { return Ok(false) };
+    token::cubbyhole_has(open, &open.tokens.hash(token), rest).await
 }
 
 async fn row_exists(open: &Open, mount: &Mount, rest: &str) -> Result<bool, Fail> {
@@ -134,6 +145,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, target: Target)
         Target::Sys(rest) => sys::handle(ctx, permitted, &rest).await,
         Target::Token(rest) => token::handle(ctx, permitted, &rest).await,
         Target::Auth(mount, method, rest) => auth::handle(ctx, permitted, &mount, method, &rest).await,
+        Target::Cubbyhole(rest) => token::handle_cubbyhole(ctx, permitted, &rest).await,
         Target::Delivery(mount, rest) => delivery::handle(ctx, permitted, &mount, &rest).await,
         Target::Engine(mount, rest) => engine::handle(ctx, permitted, &mount, &rest).await,
     }

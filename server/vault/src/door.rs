@@ -3,7 +3,6 @@
 //! Shares given so far are kept in memory only, and dropped with the attempt.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use coffer_barrier::{BarrierError, SealConfig};
 use coffer_core::policy::PolicyName;
@@ -13,7 +12,6 @@ use coffer_core::token::{Accessor, Token};
 use serde_json::{Value, json};
 
 use crate::background;
-use crate::cidr::Cidrs;
 use crate::codec::{self, transact};
 use crate::dispatch::DELIVERY;
 use crate::error::{Fail, bad};
@@ -206,27 +204,12 @@ async fn first_rows(around: &Surroundings) -> Result<Token, Fail> {
     let barrier = &around.barrier;
     let now = around.clock.now();
     let token = Token::generate(&mut os_rng());
+    let hash = token.hash(&barrier.hmac_key("token")?);
     let root = TokenEntry {
-        hash: token.hash(&barrier.hmac_key("token")?),
-        accessor: Accessor::generate(&mut os_rng()),
-        ancestors: Vec::new(),
         policies: vec![PolicyName::root()],
-        boundary: None,
-        metadata: std::collections::BTreeMap::new(),
         display_name: "root".into(),
         path: "auth/token/root".into(),
-        mount: None,
-        pod: None,
-        created: now,
-        ttl: Duration::ZERO,
-        expires: None,
-        max_expires: None,
-        explicit_max_ttl: Duration::ZERO,
-        period: Duration::ZERO,
-        renewable: false,
-        uses_left: None,
-        bound_cidrs: Cidrs::default(),
-        revoked: None,
+        ..TokenEntry::blank(hash, Accessor::generate(&mut os_rng()), now)
     };
     let default =
         PolicyEntry { text: policy::default_policy(), custom_metadata: std::collections::BTreeMap::new() };

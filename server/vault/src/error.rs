@@ -64,6 +64,9 @@ pub(crate) enum Fail {
     /// The vault is sealed.
     #[error("Vault is sealed")]
     Sealed,
+    /// A token that was asked about, and that nobody knows.
+    #[error("bad token")]
+    UnknownToken,
     /// Over a limit that the message names.
     #[error("{0}")]
     TooLarge(String),
@@ -117,7 +120,7 @@ impl Fail {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::BadRequest(_) => 400,
-            Self::BadToken | Self::Denied | Self::Login(_) => 403,
+            Self::BadToken | Self::Denied | Self::Login(_) | Self::UnknownToken => 403,
             Self::Absent(_) | Self::NoRoute(_) | Self::NotFound | Self::UnsupportedPath => 404,
             Self::NoOperation => 405,
             Self::TooLarge(_) => 413,

@@ -14,7 +14,7 @@ use crate::error::Fail;
 use crate::lease::{self, LeaseEntry};
 use crate::open::Open;
 use crate::rows;
-use crate::token::Dying;
+use crate::token::{Dying, clear_cubbyhole_in};
 
 /// How many rows one step looks at.
 const PAGE: usize = 500;
@@ -51,10 +51,26 @@ pub(crate) async fn cascade(open: &Arc<Open>, dying: Vec<Dying>, wait: Duration)
     let mut begun: Vec<LeaseEntry> = Vec::new();
     for dead in &line {
         begun.extend(mark_leases(open, &dead.hash).await?);
-        transact!(open.barrier, |w| w.delete(&rows::dying(dead.since, &dead.hash)).await?)?;
+        bury(open, dead).await?;
     }
     lease::execute_all(open, begun, wait).await;
     Ok(())
+}
+
+/// The last of a dead token: what it kept for itself goes, then the note that something is left to be done.
+async fn bury(open: &Open, dead: &Dying) -> Result<(), Fail> {
+    loop {
+        let done: Result<bool, Fail> = transact!(open.barrier, |w| {
+            let empty = clear_cubbyhole_in(&open.tokens, w, &dead.hash).await?;
+            if empty {
+                w.delete(&rows::dying(dead.since, &dead.hash)).await?;
+            }
+            empty
+        });
+        if done? {
+            return Ok(());
+        }
+    }
 }
 
 /// Kills the children of a dead token; no new ones can come, because creation guards the parent.

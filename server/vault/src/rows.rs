@@ -10,6 +10,8 @@ use coffer_core::token::{Accessor, TokenHash};
 
 /// All tokens by the time something is to be done about them: expiry while alive, the end of the tombstone after.
 pub(crate) const TOKEN_DUE: &str = "token-due";
+/// The accessors of all living tokens, by age, for LIST.
+pub(crate) const ACCESSORS: &str = "token-accessors";
 /// Revoked tokens whose children and leases are still to be dealt with. Survives a crash in between.
 pub(crate) const DYING: &str = "token-dying";
 /// All leases by the time something is to be done about them.
@@ -37,6 +39,11 @@ pub(crate) fn token(hash: &TokenHash) -> RowKey {
 /// From accessor to token hash.
 pub(crate) fn accessor(accessor: &Accessor) -> RowKey {
     entry(&format!("accessor/{accessor}"))
+}
+
+/// In [`ACCESSORS`].
+pub(crate) fn accessor_listed(created: Timestamp, hash: &TokenHash) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, ACCESSORS, created.as_millis(), hash.as_bytes())
 }
 
 /// In [`TOKEN_DUE`].

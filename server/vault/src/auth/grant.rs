@@ -63,9 +63,6 @@ impl Grant {
             None => params.bound_cidrs.clone(),
         };
         let entry = TokenEntry {
-            hash: open.tokens.hash(&token),
-            accessor: Accessor::generate(&mut rand::rng()),
-            ancestors: Vec::new(),
             policies: policies(params),
             boundary: mount.boundary.clone(),
             metadata,
@@ -73,7 +70,6 @@ impl Grant {
             path: ctx.request.path.clone(),
             mount: Some(mount.id),
             pod,
-            created: ctx.now,
             ttl: life.ttl,
             expires: Some(ctx.now.plus(life.ttl)),
             max_expires: life.max.map(|max| ctx.now.plus(max)),
@@ -82,7 +78,7 @@ impl Grant {
             renewable: true,
             uses_left: Some(params.num_uses).filter(|uses| *uses > 0),
             bound_cidrs,
-            revoked: None,
+            ..TokenEntry::blank(open.tokens.hash(&token), Accessor::generate(&mut rand::rng()), ctx.now)
         };
         Ok(Self { entry, token, warnings: life.warnings })
     }
@@ -145,17 +141,17 @@ where
 
 /// How long a token lives, by the rules of OpenBao's `CalculateTTL`.
 #[derive(Debug, PartialEq, Eq)]
-struct Life {
-    ttl: Duration,
+pub(crate) struct Life {
+    pub(crate) ttl: Duration,
     /// None: renewed without end.
-    max: Option<Duration>,
-    period: Duration,
-    warnings: Vec<String>,
+    pub(crate) max: Option<Duration>,
+    pub(crate) period: Duration,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Life {
     /// `default` and `most` are the mount's, or else the system's.
-    fn of(params: &TokenParams, default: Duration, most: Duration) -> Self {
+    pub(crate) fn of(params: &TokenParams, default: Duration, most: Duration) -> Self {
         let tighter = |most: Duration, limit: Duration| if limit.is_zero() { most } else { most.min(limit) };
         let most = tighter(tighter(most, params.max_ttl), params.explicit_max_ttl);
         let mut warnings = Vec::new();

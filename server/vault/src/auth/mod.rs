@@ -10,8 +10,10 @@ pub(crate) mod token_params;
 
 use std::sync::Arc;
 
+pub(crate) use grant::Life;
 pub use kubernetes::HttpKeys;
 pub(crate) use kubernetes::{KeyCache, TombstoneEnd};
+pub(crate) use token_params::TokenParams;
 
 use crate::error::Fail;
 use crate::mounts::Mount;

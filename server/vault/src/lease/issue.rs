@@ -42,6 +42,12 @@ pub(crate) async fn issue(
     let now = ctx.now;
     let (ttl, max_ttl) = open.life(Some(mount), issue.ttl, issue.max_ttl);
     let holder = permitted.caller()?;
+    if holder.uses_left.is_some_and(|left| left <= 1) {
+        // It would be revoked with its token at the end of this very request.
+        return Err(bad(
+            "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
+        ));
+    }
     let lease = LeaseEntry {
         id: format!("{}/{}", ctx.request.path.trim_end_matches('/'), name()),
         mount: mount.id,

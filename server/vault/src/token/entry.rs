@@ -21,6 +21,8 @@ const TOMBSTONE_DEFAULT: Duration = Duration::from_secs(32 * 24 * 3600);
 pub(crate) struct TokenEntry {
     pub(crate) hash: TokenHash,
     pub(crate) accessor: Accessor,
+    #[serde(default)]
+    pub(crate) kind: Kind,
     /// Parent, its parent and so on. Any of them dead means dead.
     pub(crate) ancestors: Vec<TokenHash>,
     pub(crate) policies: Vec<PolicyName>,
@@ -30,12 +32,18 @@ pub(crate) struct TokenEntry {
     pub(crate) display_name: String,
     /// The path it was created through.
     pub(crate) path: String,
+    /// The token role it was created by.
+    #[serde(default)]
+    pub(crate) role: Option<String>,
     /// The auth mount that issued it, and the pod that logged in there.
     pub(crate) mount: Option<MountId>,
     pub(crate) pod: Option<String>,
     pub(crate) created: Timestamp,
-    /// The life given at creation or at the last renewal.
+    /// The life given at creation.
     pub(crate) ttl: Duration,
+    /// When it was renewed last, and the life that was given then.
+    #[serde(default)]
+    pub(crate) renewed: Option<(Timestamp, Duration)>,
     /// None: lives until revoked.
     pub(crate) expires: Option<Timestamp>,
     /// The latest `expires` may ever become.
@@ -53,7 +61,57 @@ pub(crate) struct TokenEntry {
     pub(crate) revoked: Option<Timestamp>,
 }
 
+/// What a token is: kept, or only known by what it says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// Kept in the store.
+    #[default]
+    Service,
+    /// Carries its own entry, sealed (see [`super::batch`]).
+    Batch,
+}
+
+impl Kind {
+    /// Its name in replies.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Batch => "batch",
+        }
+    }
+}
+
 impl TokenEntry {
+    /// An orphan that may do nothing, lives until it is revoked and cannot be renewed: to be filled in.
+    pub(crate) fn blank(hash: TokenHash, accessor: Accessor, now: Timestamp) -> Self {
+        Self {
+            hash,
+            accessor,
+            kind: Kind::Service,
+            ancestors: Vec::new(),
+            policies: Vec::new(),
+            boundary: None,
+            metadata: BTreeMap::new(),
+            display_name: String::new(),
+            path: String::new(),
+            role: None,
+            mount: None,
+            pod: None,
+            created: now,
+            ttl: Duration::ZERO,
+            renewed: None,
+            expires: None,
+            max_expires: None,
+            explicit_max_ttl: Duration::ZERO,
+            period: Duration::ZERO,
+            renewable: false,
+            uses_left: None,
+            bound_cidrs: Cidrs::default(),
+            revoked: None,
+        }
+    }
+
     /// Whether it may be used now, its ancestors aside.
     pub(crate) fn alive(&self, now: Timestamp) -> bool {
         self.revoked.is_none()
@@ -85,11 +143,13 @@ impl TokenEntry {
         end.unwrap_or_else(|| revoked.plus(TOMBSTONE_DEFAULT)).max(revoked)
     }
 
-    /// The end that a renewal at `now` gives: what is asked for (or the ttl as before), never beyond the maximum.
+    /// The end that a renewal at `now` gives: what is asked for (or as much as last time), never beyond the maximum. A
+    /// short increment shortens the life, as in Vault.
     pub(crate) fn renewed_until(&self, increment: Option<Duration>, now: Timestamp) -> Option<Timestamp> {
         self.expires?;
+        let last = self.renewed.map_or(self.ttl, |(_, life)| life);
         let life = if self.period.is_zero() {
-            increment.filter(|i| !i.is_zero()).unwrap_or(self.ttl)
+            increment.filter(|i| !i.is_zero()).unwrap_or(last)
         } else {
             self.period
         };

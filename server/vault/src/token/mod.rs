@@ -2,9 +2,13 @@
 //!
 //! Stores hashes only. What a token's end does to its leases is told in `crate::revoke`.
 
+mod accessors;
 mod cache;
+mod create;
+mod cubbyhole;
 mod entry;
 mod ops;
+mod orphan;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +19,10 @@ use coffer_core::time::Timestamp;
 use coffer_core::token::{Accessor, HmacKey, Token, TokenHash};
 use tokio::sync::watch;
 
-pub(crate) use entry::{ANCESTORS_MAX, TokenEntry};
+pub(crate) use cubbyhole::{
+    clear_in as clear_cubbyhole_in, handle as handle_cubbyhole, has as cubbyhole_has,
+};
+pub(crate) use entry::{ANCESTORS_MAX, Kind, TokenEntry};
 pub(crate) use ops::handle;
 
 use self::cache::TokenCache;
@@ -63,6 +70,14 @@ impl Tokens {
     /// What the store knows a token by.
     pub(crate) fn hash(&self, token: &Token) -> TokenHash {
         token.hash(&self.key)
+    }
+
+    /// Where the rows of a token's cubbyhole are: apart from everybody else's.
+    pub(crate) fn cubbyhole(&self, hash: &TokenHash) -> MountId {
+        let mac = self.key.mac(&[b"cubbyhole", hash.as_bytes()]);
+        let mut id = [0; 16];
+        id.copy_from_slice(&mac[..16]);
+        MountId::from_bytes(id)
     }
 
     /// Rises with everything that can take a permission away.
@@ -165,7 +180,27 @@ impl Tokens {
         hash: &TokenHash,
         now: Timestamp,
     ) -> Result<TokenEntry, Fail> {
-        let Some((entry, _)) = self.read_alive(&*writer, hash, now, false).await? else {
+        self.guard(writer, hash, now, false).await
+    }
+
+    /// The same for the token of a request whose use of it is counted already: that may have been its last.
+    pub(crate) async fn guard_in_use(
+        &self,
+        writer: &mut Writer,
+        hash: &TokenHash,
+        now: Timestamp,
+    ) -> Result<TokenEntry, Fail> {
+        self.guard(writer, hash, now, true).await
+    }
+
+    async fn guard(
+        &self,
+        writer: &mut Writer,
+        hash: &TokenHash,
+        now: Timestamp,
+        counted: bool,
+    ) -> Result<TokenEntry, Fail> {
+        let Some((entry, _)) = self.read_alive(&*writer, hash, now, counted).await? else {
             return Err(Fail::BadToken);
         };
         writer.guard(&rows::token(hash))?;
@@ -175,10 +210,16 @@ impl Tokens {
         Ok(entry)
     }
 
+    /// Within a transaction: whether a token with this hash is there, dead or alive.
+    pub(crate) async fn known_in(writer: &Writer, hash: &TokenHash) -> Result<bool, Fail> {
+        Ok(writer.exists(&rows::token(hash)).await?)
+    }
+
     /// Within a transaction: writes a new token and everything it is found by.
     pub(crate) async fn insert_in(writer: &mut Writer, entry: &TokenEntry) -> Result<(), Fail> {
         codec::put(writer, &rows::token(&entry.hash), entry).await?;
         codec::put(writer, &rows::accessor(&entry.accessor), &entry.hash).await?;
+        codec::put(writer, &rows::accessor_listed(entry.created, &entry.hash), &entry.accessor).await?;
         if let Some(due) = entry.due() {
             codec::put(writer, &rows::token_due(due, &entry.hash), &entry.hash).await?;
         }
@@ -237,7 +278,9 @@ impl Tokens {
         failure.map_or(Ok(dying), Err)
     }
 
-    async fn kill_in(writer: &mut Writer, hash: &TokenHash, now: Timestamp) -> Result<bool, Fail> {
+    /// Within a transaction: the token is dead from its commit on. False if it was already. Whoever calls this himself
+    /// also has to [`Self::forget`] it once the commit is known, and to see to its cascade.
+    pub(crate) async fn kill_in(writer: &mut Writer, hash: &TokenHash, now: Timestamp) -> Result<bool, Fail> {
         let Some(old) = codec::get::<TokenEntry>(&*writer, &rows::token(hash)).await? else {
             return Ok(false);
         };
@@ -247,6 +290,7 @@ impl Tokens {
         let dead = TokenEntry { revoked: Some(now), ..old.clone() };
         Self::update_in(writer, &old, &dead).await?;
         writer.delete(&rows::accessor(&old.accessor)).await?;
+        writer.delete(&rows::accessor_listed(old.created, hash)).await?;
         if let Some(parent) = old.ancestors.first() {
             writer.delete(&rows::child(parent, old.created, hash)).await?;
         }

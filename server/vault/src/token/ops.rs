@@ -1,20 +1,19 @@
-//! `auth/token/...`: tokens looked at, prolonged, created and revoked through the API.
+//! `auth/token/...`: tokens looked at, prolonged and revoked through the API.
 //!
 //! Whether the caller may use the path was decided before; whose token it is about is decided here.
 
 use std::time::Duration;
 
 use coffer_barrier::{Read, Writer};
-use coffer_core::policy::PolicyName;
 use coffer_core::time::Timestamp;
-use coffer_core::token::{Accessor, Token, TokenHash};
-use serde_json::{Value, json};
+use coffer_core::token::{Token, TokenHash};
+use serde_json::{Map, Value, json};
 
-use super::{ANCESTORS_MAX, TokenEntry, Tokens};
+use super::{TokenEntry, Tokens, accessors, create, orphan};
 use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
 use crate::open::Open;
-use crate::outcome::{Outcome, Undo};
+use crate::outcome::Outcome;
 use crate::params;
 use crate::permit::Permitted;
 use crate::pipeline::{Ctx, only};
@@ -24,53 +23,91 @@ use crate::rows;
 
 /// Handles `auth/token/...`.
 pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> Result<Outcome, Fail> {
-    use Operation::{Read, Update};
-    let allowed: &[Operation] = if rest == "lookup-self" { &[Read, Update] } else { &[Update] };
+    use Operation::{List, Read, Update};
+    let allowed: &[Operation] = match rest {
+        "lookup" | "lookup-self" => &[Read, Update],
+        "accessors" | "accessors/" => &[List],
+        _ => &[Update],
+    };
     only(&ctx.request, allowed)?;
     let caller = permitted.caller()?;
     match rest {
-        "lookup-self" => {
-            // Not looked up anew: this may have been its last use.
-            let left = caller.uses_left.map(|left| left.saturating_sub(1));
-            let entry = TokenEntry { uses_left: left, ..caller.clone() };
-            Ok(Outcome::data(lookup_data(&entry, ctx.request.token.as_ref(), ctx.now)))
+        "lookup-self" => Ok(lookup_self(ctx, caller)),
+        "lookup" => match token_in_body(ctx)? {
+            None => Ok(lookup_self(ctx, caller)),
+            Some(token) => lookup(ctx, ctx.open.tokens.hash(&token), Some(&token)).await,
+        },
+        "lookup-accessor" => {
+            let hash = by_accessor(ctx).await?.ok_or_else(|| invalid("invalid accessor"))?;
+            lookup(ctx, hash, None).await.map_err(|fail| match fail {
+                // Between the list and the token it died.
+                Fail::BadRequest(_) | Fail::BadToken => invalid("invalid accessor"),
+                other => other,
+            })
         }
-        "lookup" => {
-            let token = named_token(ctx)?;
-            lookup(ctx, ctx.open.tokens.hash(&token), Some(&token)).await
-        }
-        "lookup-accessor" => lookup(ctx, by_accessor(ctx).await?, None).await,
         "renew-self" => renew(ctx, caller.hash, ctx.request.token.as_ref()).await,
         "renew" => {
-            let token = named_token(ctx)?;
+            let token = token_in_body(ctx)?.ok_or_else(|| bad("missing token ID"))?;
             renew(ctx, ctx.open.tokens.hash(&token), Some(&token)).await
         }
-        "renew-accessor" => renew(ctx, by_accessor(ctx).await?, None).await,
+        "renew-accessor" => {
+            let hash = by_accessor(ctx).await?.ok_or_else(|| invalid("invalid accessor"))?;
+            renew(ctx, hash, None).await
+        }
         "revoke-self" => revoke_one(ctx, caller.hash).await,
         "revoke" => {
             // An unknown token is as dead as anybody could wish.
-            let hash = ctx.open.tokens.hash(&named_token(ctx)?);
-            revoke_one(ctx, hash).await
+            let token = token_in_body(ctx)?.ok_or_else(|| bad("missing token ID"))?;
+            revoke_one(ctx, ctx.open.tokens.hash(&token)).await
         }
-        "revoke-accessor" => revoke_one(ctx, by_accessor(ctx).await?).await,
-        "create" => create(ctx, permitted, false).await,
-        "create-orphan" => create(ctx, permitted, true).await,
+        "revoke-accessor" => match by_accessor(ctx).await? {
+            Some(hash) => revoke_one(ctx, hash).await,
+            None => {
+                let mut outcome = Outcome::data(Value::Null);
+                outcome.warnings.push("No token found with this accessor".into());
+                Ok(outcome)
+            }
+        },
+        "revoke-orphan" => {
+            let token = token_in_body(ctx)?.ok_or_else(|| bad("missing token ID"))?;
+            orphan::revoke(ctx, &ctx.open.tokens.hash(&token)).await
+        }
+        "accessors" | "accessors/" => accessors::list(ctx).await,
+        "tidy" => Ok(accessors::tidy(ctx)),
+        "create" => create::create(ctx, permitted, false).await,
+        "create-orphan" => create::create(ctx, permitted, true).await,
         _ => Err(Fail::NoRoute(ctx.request.path.clone())),
     }
 }
 
-fn named_token(ctx: &Ctx) -> Result<Token, Fail> {
-    Token::parse(ctx.required("token")?).map_err(|_| bad("bad token"))
+/// A `400` as Vault writes those that its handlers return as errors.
+fn invalid(message: &str) -> Fail {
+    bad(format!("1 error occurred:\n\t* {message}\n\n"))
 }
 
-async fn by_accessor(ctx: &Ctx) -> Result<TokenHash, Fail> {
-    let found = ctx.open.tokens.by_accessor(ctx.required("accessor")?).await?;
-    found.ok_or_else(|| bad("invalid accessor"))
+fn token_in_body(ctx: &Ctx) -> Result<Option<Token>, Fail> {
+    match ctx.text("token")? {
+        None | Some("") => Ok(None),
+        Some(text) => Token::parse(text).map(Some).map_err(|_| bad("bad token")),
+    }
+}
+
+/// The living token that the accessor of the body names.
+async fn by_accessor(ctx: &Ctx) -> Result<Option<TokenHash>, Fail> {
+    let accessor = ctx.text("accessor")?.filter(|text| !text.is_empty());
+    ctx.open.tokens.by_accessor(accessor.ok_or_else(|| invalid("missing accessor"))?).await
+}
+
+fn lookup_self(ctx: &Ctx, caller: &TokenEntry) -> Outcome {
+    // Not looked up anew: this may have been its last use.
+    let left = caller.uses_left.map(|left| left.saturating_sub(1));
+    let entry = TokenEntry { uses_left: left, ..caller.clone() };
+    Outcome::data(lookup_data(&entry, ctx.request.token.as_ref(), ctx.now))
 }
 
 async fn lookup(ctx: &Ctx, hash: TokenHash, shown: Option<&Token>) -> Result<Outcome, Fail> {
     let found = ctx.open.tokens.live(&ctx.open.policies, &hash, ctx.now).await?;
-    let token = found.ok_or(Fail::BadToken)?;
+    let token = found.ok_or(Fail::UnknownToken)?;
     Ok(Outcome::data(lookup_data(&token.entry, shown, ctx.now)))
 }
 
@@ -90,16 +127,32 @@ fn lookup_data(entry: &TokenEntry, shown: Option<&Token>, now: Timestamp) -> Val
         "num_uses": entry.uses_left.unwrap_or(0),
         "orphan": entry.ancestors.is_empty(),
         "path": entry.path,
-        "period": entry.period.as_secs(),
         "policies": entry.policies,
         "renewable": entry.renewable,
         "ttl": entry.ttl_left(now),
-        "type": "service",
+        "type": entry.kind.as_str(),
     });
-    if !entry.bound_cidrs.is_empty() {
-        data["bound_cidrs"] = json!(entry.bound_cidrs.texts());
+    if let Value::Object(map) = &mut data {
+        add_rare(map, entry);
     }
     data
+}
+
+/// What only some tokens have.
+fn add_rare(data: &mut Map<String, Value>, entry: &TokenEntry) {
+    if !entry.bound_cidrs.is_empty() {
+        data.insert("bound_cidrs".into(), json!(entry.bound_cidrs.texts()));
+    }
+    if !entry.period.is_zero() {
+        data.insert("period".into(), entry.period.as_secs().into());
+    }
+    if let Some(role) = &entry.role {
+        data.insert("role".into(), role.as_str().into());
+    }
+    if let Some((at, _)) = entry.renewed {
+        data.insert("last_renewal".into(), at.to_rfc3339().into());
+        data.insert("last_renewal_time".into(), at.as_secs().into());
+    }
 }
 
 async fn renew(ctx: &Ctx, hash: TokenHash, shown: Option<&Token>) -> Result<Outcome, Fail> {
@@ -121,16 +174,20 @@ async fn renew_in(
     increment: Option<Duration>,
     now: Timestamp,
 ) -> Result<TokenEntry, Fail> {
-    let alive = open.tokens.guard_alive(writer, hash, now).await?;
+    let alive = open.tokens.guard_in_use(writer, hash, now).await.map_err(|fail| match fail {
+        Fail::BadToken => bad("token not found"),
+        other => other,
+    })?;
     let Some(stored) = codec::get::<TokenEntry>(&*writer as &dyn Read, &rows::token(hash)).await? else {
-        return Err(Fail::BadToken);
+        return Err(bad("token not found"));
     };
     if !alive.renewable {
         return Err(bad("lease is not renewable"));
     }
     let expires = alive.renewed_until(increment, now);
-    // A renewal never takes time away that was there already.
-    let entry = TokenEntry { expires: expires.max(alive.expires), ..alive };
+    let life = expires.map_or(Duration::ZERO, |end| end.saturating_sub(now));
+    let uses_left = stored.uses_left;
+    let entry = TokenEntry { expires, renewed: Some((now, life)), uses_left, ..alive };
     Tokens::update_in(writer, &stored, &entry).await?;
     Ok(entry)
 }
@@ -139,143 +196,3 @@ async fn revoke_one(ctx: &Ctx, hash: TokenHash) -> Result<Outcome, Fail> {
     revoke::token(&ctx.open, &hash).await?;
     Ok(Outcome::empty())
 }
-
-/// What a caller asks for in a new token.
-struct Wanted {
-    policies: Vec<PolicyName>,
-    orphan: bool,
-    ttl: Duration,
-    explicit_max: Duration,
-    period: Duration,
-    uses: Option<u64>,
-    renewable: bool,
-    display_name: String,
-    metadata: std::collections::BTreeMap<String, String>,
-}
-
-async fn create(ctx: &mut Ctx, permitted: &Permitted, orphan: bool) -> Result<Outcome, Fail> {
-    let parent = permitted.caller()?.clone();
-    let wanted = wanted(ctx, permitted, &parent, orphan)?;
-    let (mut entry, token) = new_entry(ctx, &parent, &wanted)?;
-    let open = &ctx.open;
-    let made: Result<(), Fail> = transact!(open.barrier, |w| {
-        let alive = open.tokens.guard_alive(w, &parent.hash, ctx.now).await?;
-        if alive.uses_left.is_some() {
-            return Err(bad("restricted use token cannot generate child tokens"));
-        }
-        Tokens::insert_in(w, &entry).await?;
-    });
-    made?;
-    // Shown as it is, without the copy of the parent's policies being named twice.
-    entry.policies.sort();
-    let seconds = entry.ttl_left(ctx.now);
-    let mut outcome = Outcome::auth(&entry, Some(&token), seconds);
-    outcome.undo = Some(Undo::Token(entry.hash));
-    for name in &entry.policies {
-        if !name.is_root() && open.policies.get(name).await?.is_none() {
-            outcome.warnings.push(format!("policy {:?} does not exist", name.as_str()));
-        }
-    }
-    Ok(outcome)
-}
-
-fn wanted(ctx: &Ctx, permitted: &Permitted, parent: &TokenEntry, orphan: bool) -> Result<Wanted, Fail> {
-    let body = &ctx.request.body;
-    let powerful = permitted.sudo() || parent.is_root();
-    if body.contains_key("id") {
-        return Err(bad("a token's id is chosen by the vault"));
-    }
-    if ctx.text("type")?.is_some_and(|t| !matches!(t, "" | "service")) {
-        return Err(bad("only service tokens can be created"));
-    }
-    let no_parent = params::flag(body, "no_parent")?.unwrap_or(false);
-    if (no_parent || orphan) && !powerful {
-        return Err(bad("root or sudo privileges required to create orphan token"));
-    }
-    let mut policies = params::policies(body, "policies")?.unwrap_or_default();
-    if policies.is_empty() {
-        policies.clone_from(&parent.policies);
-    }
-    if !powerful && policies.iter().any(|p| !parent.policies.contains(p) && p.as_str() != "default") {
-        return Err(bad("child policies must be subset of parent"));
-    }
-    if policies.iter().any(PolicyName::is_root) && !parent.is_root() {
-        return Err(bad("root tokens may not be created without parent token being root"));
-    }
-    let default = PolicyName::default_policy();
-    let no_default = params::flag(body, "no_default_policy")?.unwrap_or(false);
-    if !no_default && !policies.iter().any(PolicyName::is_root) && !policies.contains(&default) {
-        policies.push(default);
-    }
-    let period = params::duration(body, "period")?.unwrap_or_default();
-    if !period.is_zero() && !powerful {
-        return Err(bad("root or sudo privileges required to create periodic token"));
-    }
-    let name = ctx.text("display_name")?.unwrap_or("").chars().take(128).collect::<String>();
-    Ok(Wanted {
-        policies,
-        orphan: no_parent || orphan,
-        ttl: params::duration(body, "ttl")?.unwrap_or_default(),
-        explicit_max: params::duration(body, "explicit_max_ttl")?.unwrap_or_default(),
-        period,
-        uses: params::number(body, "num_uses")?.filter(|n| *n > 0),
-        renewable: params::flag(body, "renewable")?.unwrap_or(true),
-        display_name: if name.is_empty() { "token".into() } else { format!("token-{name}") },
-        metadata: params::labels(body, "meta")?.unwrap_or_default(),
-    })
-}
-
-fn new_entry(ctx: &Ctx, parent: &TokenEntry, wanted: &Wanted) -> Result<(TokenEntry, Token), Fail> {
-    let open = &ctx.open;
-    let mut ancestors = Vec::new();
-    if !wanted.orphan {
-        ancestors.push(parent.hash);
-        ancestors.extend(&parent.ancestors);
-    }
-    if ancestors.len() > ANCESTORS_MAX {
-        return Err(Fail::TooLarge(format!("a token has at most {ANCESTORS_MAX} ancestors")));
-    }
-    // A root token without ttl lives until it is revoked.
-    let endless = wanted.policies.iter().any(PolicyName::is_root) && wanted.ttl.is_zero();
-    let (ttl, max) = open.life(None, wanted.ttl.max(wanted.period), wanted.explicit_max);
-    let token = Token::generate(&mut rand::rng());
-    let max_expires = (!endless && wanted.period.is_zero()).then(|| ctx.now.plus(max));
-    // Metadata that the boundary's templates refer to is the parent's: a child cannot talk itself elsewhere.
-    let mut metadata = wanted.metadata.clone();
-    metadata.retain(|key, _| !RESERVED_METADATA.contains(&key.as_str()));
-    metadata.extend(parent.metadata.clone());
-    let entry = TokenEntry {
-        hash: open.tokens.hash(&token),
-        accessor: Accessor::generate(&mut rand::rng()),
-        ancestors,
-        policies: wanted.policies.clone(),
-        boundary: parent.boundary.clone(),
-        metadata,
-        display_name: wanted.display_name.clone(),
-        path: ctx.request.path.clone(),
-        mount: parent.mount,
-        pod: parent.pod.clone(),
-        created: ctx.now,
-        ttl: if endless { Duration::ZERO } else { ttl },
-        expires: (!endless).then(|| ctx.now.plus(ttl)),
-        max_expires,
-        explicit_max_ttl: wanted.explicit_max,
-        period: wanted.period,
-        renewable: wanted.renewable && !endless,
-        uses_left: wanted.uses,
-        // A child is no way around where its parent may be used from.
-        bound_cidrs: parent.bound_cidrs.clone(),
-        revoked: None,
-    };
-    Ok((entry, token))
-}
-
-/// Metadata that only an auth method may set.
-const RESERVED_METADATA: [&str; 6] = [
-    "role",
-    "service_account_name",
-    "service_account_namespace",
-    "service_account_uid",
-    "pod_name",
-    "pod_uid",
-];
