@@ -11,6 +11,7 @@ use coffer_core::token::HmacKey;
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{BootRecord, FORMAT};
+use crate::directory::Directories;
 use crate::envelope::Key;
 use crate::error::BarrierError;
 use crate::key::{Layout, MountId};
@@ -116,6 +117,8 @@ pub(crate) struct Keys {
     /// The system KEK that new rows are sealed under.
     pub(crate) record: (u32, Arc<Key>),
     held: RwLock<BTreeMap<KeyId, Arc<Key>>>,
+    /// Names, in clear: they go with the keys.
+    pub(crate) directories: Directories,
     sealed: AtomicBool,
 }
 
@@ -129,13 +132,15 @@ impl Keys {
         let layout = Layout::new(hmac_key(&derive, "path"));
         let held = RwLock::new(BTreeMap::from([(id, Arc::clone(&system))]));
         let record = (id.generation, system);
-        Ok(Self { seal, derive, layout, record, held, sealed: AtomicBool::new(false) })
+        let (directories, sealed) = (Directories::default(), AtomicBool::new(false));
+        Ok(Self { seal, derive, layout, record, held, directories, sealed })
     }
 
     /// From here on every operation that still holds these keys fails.
     pub(crate) fn mark_sealed(&self) {
         self.sealed.store(true, Ordering::SeqCst);
         self.held.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.directories.clear();
     }
 
     pub(crate) fn check(&self) -> Result<(), BarrierError> {

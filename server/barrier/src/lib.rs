@@ -6,6 +6,7 @@
 pub mod barrier;
 mod boot;
 mod children;
+mod directory;
 mod envelope;
 pub mod error;
 pub mod key;
