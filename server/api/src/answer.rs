@@ -51,7 +51,7 @@ pub(crate) fn unfit_status(why: &Unfit) -> StatusCode {
         Unfit::Method => StatusCode::METHOD_NOT_ALLOWED,
         Unfit::Slow(_) => StatusCode::REQUEST_TIMEOUT,
         Unfit::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        Unfit::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Unfit::ContentType(_) | Unfit::PatchType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
     }
 }
 
@@ -66,7 +66,8 @@ pub(crate) fn stream(body: Body) -> Response {
 fn plain(reply: &Reply) -> Response {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match &reply.body {
-        ReplyBody::Empty => build(status, None, Bytes::new()),
+        // As in Vault, also where there is nothing of that type.
+        ReplyBody::Empty => build(status, Some(JSON), Bytes::new()),
         ReplyBody::Json(value) => {
             // The bytes are scrubbed once the connection has let go of them. The size is a guess that
             // spares most replies from growing, which would leave copies behind.

@@ -15,6 +15,9 @@ use http::{HeaderMap, Method, Uri};
 
 use crate::json::BodyError;
 
+const MERGE_PATCH: &str = "application/merge-patch+json";
+/// How much of a content type that is not taken is repeated.
+const TYPE_CHARS_MAX: usize = 64;
 const QUERY_BYTES_MAX: usize = 8 * 1024;
 
 /// Why a request did not get as far as the vault.
@@ -36,6 +39,8 @@ pub(crate) enum Unfit {
     Method,
     #[error("unsupported content type: expected {0}")]
     ContentType(&'static str),
+    #[error("PATCH requires Content-Type of {MERGE_PATCH}, provided {0}")]
+    PatchType(String),
     #[error("the query is malformed or longer than {QUERY_BYTES_MAX} bytes")]
     Query,
     #[error("the token is longer than {MAX_TOKEN_BYTES} bytes")]
@@ -138,8 +143,8 @@ fn content_type(operation: Operation, headers: &HeaderMap) -> Result<(), Unfit> 
     };
     let given = given.map(|text| text.split(';').next().unwrap_or(text).trim().to_ascii_lowercase());
     match operation {
-        Operation::Patch if given.as_deref() != Some("application/merge-patch+json") => {
-            Err(Unfit::ContentType("application/merge-patch+json"))
+        Operation::Patch if given.as_deref() != Some(MERGE_PATCH) => {
+            Err(Unfit::PatchType(given.unwrap_or_default().chars().take(TYPE_CHARS_MAX).collect()))
         }
         Operation::Update => match given.as_deref() {
             // Go's clients send none, and curl calls everything a form unless told otherwise.
@@ -223,7 +228,7 @@ mod tests {
         let merge = [("content-type", "application/merge-patch+json; charset=utf-8")];
         assert_eq!(parse("PATCH", "/v1/a/b", &merge).unwrap().operation, Operation::Patch);
         for other in [&[][..], &[("content-type", "application/json")][..]] {
-            assert!(matches!(parse("PATCH", "/v1/a/b", other), Err(Unfit::ContentType(_))));
+            assert!(matches!(parse("PATCH", "/v1/a/b", other), Err(Unfit::PatchType(_))));
         }
     }
 
