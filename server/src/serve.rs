@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use coffer_api::{Api, Limits};
+use coffer_core::token::Token;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,6 +33,9 @@ pub(crate) struct ServerArgs {
     /// Where a development server listens.
     #[arg(long, value_name = "ADDRESS", requires = "dev", default_value = "127.0.0.1:8200")]
     dev_listen_address: SocketAddr,
+    /// A development server's root token. Also from COFFER_DEV_ROOT_TOKEN_ID, VAULT_... or BAO_...
+    #[arg(long, value_name = "TOKEN", requires = "dev")]
+    dev_root_token_id: Option<String>,
 }
 
 /// Runs the server until it is told to end.
@@ -40,7 +44,7 @@ pub(crate) fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
         anyhow::bail!("a TLS provider was installed twice");
     }
     if args.dev {
-        return dev(args.dev_listen_address);
+        return dev(&args);
     }
     let path = args.config.context("--config is missing")?;
     let config = Config::load(&path)?;
@@ -60,10 +64,12 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting")
 }
 
-fn dev(address: SocketAddr) -> anyhow::Result<ExitCode> {
+fn dev(args: &ServerArgs) -> anyhow::Result<ExitCode> {
+    let address = args.dev_listen_address;
     if !address.ip().is_loopback() {
         anyhow::bail!("--dev-listen-address {address}: a development server listens on loopback only");
     }
+    let chosen = dev_root_token(args)?;
     let _logs = Logs::start(None)?;
     let dir =
         tempfile::Builder::new().prefix("coffer-dev-").tempdir().context("a directory for the audit log")?;
@@ -81,10 +87,22 @@ fn dev(address: SocketAddr) -> anyhow::Result<ExitCode> {
     };
     runtime()?.block_on(async {
         let running = Running::start(&config, None).await?;
-        let made = running.assembled.vault.dev_init().await.context("initialising")?;
+        let mut made = running.assembled.vault.dev_init().await.context("initialising")?;
+        if let Some(token) = chosen {
+            running.assembled.vault.dev_root(&mut made, token).await.context("the chosen root token")?;
+        }
         greet(&running, &config, made.unseal_key.expose(), made.root_token.expose())?;
         running.until_told().await
     })
+}
+
+/// The root token that a developer wants, if any: known tokens are for throw-away data.
+fn dev_root_token(args: &ServerArgs) -> anyhow::Result<Option<Token>> {
+    let named = ["COFFER", "VAULT", "BAO"].map(|whose| format!("{whose}_DEV_ROOT_TOKEN_ID"));
+    let given = args.dev_root_token_id.clone();
+    let given = given.or_else(|| named.iter().find_map(|name| std::env::var(name).ok()));
+    let parsed = given.filter(|text| !text.is_empty()).map(|text| Token::parse(&text)).transpose();
+    parsed.context("--dev-root-token-id: expected up to 8192 visible ASCII characters")
 }
 
 /// What a developer needs to go on, in Vault's words where tools look for them.

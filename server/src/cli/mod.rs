@@ -6,6 +6,7 @@
 mod audit;
 mod auth_mounts;
 mod complete;
+mod dashes;
 mod generic;
 mod input;
 mod kv;
@@ -100,7 +101,7 @@ enum Command {
 
 /// Reads the command line and does what it says.
 pub(crate) fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(dashes::vaults(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are errors to clap, but not to the shell.

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use coffer_barrier::Barrier;
 use coffer_core::secret::SecretString;
-use coffer_core::token::Token;
+use coffer_core::token::{Accessor, Token};
 use coffer_engines::{DatabaseEngine, Engine, KvEngine, PlainKvEngine};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{AuditLog, Audited};
 use crate::background;
-use crate::codec::transact;
+use crate::codec::{self, transact};
 use crate::deps::Deps;
-use crate::door::Door;
+use crate::door::{Door, os_rng};
 use crate::error::{Fail, VaultError};
 use crate::events::{self, EventStream, Events, Subscription};
 use crate::metrics::Metrics;
@@ -24,8 +24,10 @@ use crate::mounts::{Class, MountTable, blank};
 use crate::open::{Open, Surroundings};
 use crate::pipeline;
 use crate::request::{Refusal, Reply, Request, StatusRequest};
+use crate::rows;
 use crate::status;
 use crate::sweep;
+use crate::token::{TokenEntry, Tokens};
 
 /// The secrets engines of this version.
 pub fn standard_engines() -> Vec<Arc<dyn Engine>> {
@@ -168,6 +170,22 @@ impl Vault {
         let open = self.door.open().ok_or(Fail::Sealed)?;
         mount_kv(&open).await?;
         Ok(DevInit { root_token: made.root, unseal_key })
+    }
+
+    /// For `--dev`: the root token of [`Vault::dev_init`] is replaced by one of the developer's choosing.
+    pub async fn dev_root(&self, made: &mut DevInit, chosen: Token) -> Result<(), VaultError> {
+        let open = self.door.open().ok_or(Fail::Sealed)?;
+        let old = open.tokens.hash(&made.root_token);
+        let reader = open.barrier.reader().await?;
+        let mut entry = codec::get::<TokenEntry>(&reader, &rows::token(&old))
+            .await?
+            .ok_or(Fail::Internal("no root token"))?;
+        entry.hash = open.tokens.hash(&chosen);
+        entry.accessor = Accessor::generate(&mut os_rng());
+        transact!(open.barrier, |w| Tokens::insert_in(w, &entry).await?)?;
+        open.tokens.kill(&[old], open.now()).await?;
+        made.root_token = chosen;
+        Ok(())
     }
 }
 
