@@ -5,16 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coffer_barrier::Read as _;
-use coffer_core::audit::{AuditRecord, Chain, RecordType};
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{self, transact};
+use crate::audit::anchor;
 use crate::door::Door;
 use crate::error::Fail;
 use crate::open::{Open, Surroundings};
-use crate::outage::Heartbeat;
-use crate::{rows, sweep};
+use crate::sweep;
 
 /// How often most of it is done.
 const TICK: Duration = Duration::from_secs(1);
@@ -36,16 +33,17 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
     let mut count: u64 = 0;
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let Some(open) = door.open() else { continue };
-        report("anchor", anchor(&open).await);
+        report("anchor", anchor::anchor(&open).await);
         if count.is_multiple_of(TRIM_EVERY) {
             report("trimming the change log", trim(&open).await);
+            report("retiring audit files", anchor::retire(&open).await);
         }
         count += 1;
     }
     // Neither may be dropped half way: the one is at a target, the other at the store.
     let _ = tokio::join!(sweeper, publisher);
     if let Some(open) = door.open() {
-        report("last anchor", anchor(&open).await);
+        report("last anchor", anchor::anchor(&open).await);
     }
     flush(&around).await;
 }
@@ -99,51 +97,5 @@ pub(crate) async fn trim(open: &Open) -> Result<(), Fail> {
 pub(crate) async fn close_streams(open: &Open) {
     if open.around.store_is_exclusive {
         report("closing old streams", open.barrier.close_other_streams().await.map_err(Fail::from));
-    }
-}
-
-/// Leaves a sign of life, and keeps the head of the audit log where whoever can edit the file cannot reach.
-pub(crate) async fn anchor(open: &Open) -> Result<(), Fail> {
-    let head = open.around.audit.head();
-    let beat = Heartbeat { at: open.now(), outage: open.outage };
-    transact!(open.barrier, |w| {
-        codec::put(w, &rows::heartbeat(), &beat).await?;
-        codec::put(w, &rows::audit_head(&open.around.config.node_name), &head).await?;
-    })
-}
-
-/// At unseal: says so, in the log itself, when the log is shorter than it was at the last anchor.
-pub(crate) async fn check_anchor(open: &Open) {
-    let key = rows::audit_head(&open.around.config.node_name);
-    let found = async {
-        let reader = open.barrier.reader().await?;
-        let bytes = reader.get(&key).await?;
-        bytes.map(|b| codec::decode::<Chain>(&b)).transpose()
-    };
-    let anchored = match found.await {
-        Ok(Some(chain)) => chain,
-        Ok(None) => return,
-        Err(error) => return tracing::warn!(%error, "the anchor of the audit log cannot be read"),
-    };
-    let head = open.around.audit.head();
-    if anchored.seq <= head.seq {
-        return;
-    }
-    let lost = anchored.seq - head.seq;
-    tracing::error!(lost, "audit log: records are missing at the end (crash or truncation)");
-    let record = AuditRecord {
-        display_name: Some("system".into()),
-        error: Some(format!("{lost} records lost after {} (crash or truncation)", head.seq)),
-        status: Some(500),
-        ..AuditRecord::new(
-            open.now(),
-            RecordType::Completion,
-            uuid::Uuid::new_v4().to_string(),
-            "verify",
-            "sys/audit",
-        )
-    };
-    if let Err(error) = open.around.audit.write(&record).await {
-        tracing::error!(%error, "audit log cannot be written");
     }
 }

@@ -11,6 +11,7 @@ use coffer_core::shamir::{Share, Threshold};
 use coffer_core::token::{Accessor, Token};
 use serde_json::{Value, json};
 
+use crate::audit::anchor;
 use crate::background;
 use crate::codec::{self, transact};
 use crate::dispatch::DELIVERY;
@@ -126,9 +127,9 @@ impl Door {
     async fn enter(&self) -> Result<(), Fail> {
         match Open::load(Arc::clone(&self.around)).await {
             Ok(open) => {
-                background::check_anchor(&open).await;
+                anchor::check(&open).await;
                 background::close_streams(&open).await;
-                if let Err(error) = background::anchor(&open).await {
+                if let Err(error) = anchor::anchor(&open).await {
                     self.around.barrier.seal();
                     return Err(error);
                 }
@@ -148,7 +149,7 @@ impl Door {
         let open = self.open();
         self.open.store(None);
         if let Some(open) = open {
-            let anchored = background::anchor(&open).await;
+            let anchored = anchor::anchor(&open).await;
             let _ = anchored.inspect_err(|error| tracing::warn!(%error, "no last anchor before sealing"));
         }
         self.around.barrier.seal();

@@ -2,6 +2,7 @@
 
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
+use crate::audit::AuditMeters;
 use crate::request::Operation;
 
 /// The vault's metrics.
@@ -15,6 +16,7 @@ pub(crate) struct Metrics {
     pub(crate) leases_stuck: IntGauge,
     pub(crate) sweeper_errors: IntCounter,
     pub(crate) unsealed: IntGauge,
+    pub(crate) audit: AuditMeters,
 }
 
 impl Metrics {
@@ -48,6 +50,7 @@ impl Metrics {
             leases_stuck: gauge("coffer_leases_stuck", "Stuck leases met at the last sweep")?,
             sweeper_errors: counter("coffer_sweeper_errors_total", "Sweeps that could not be completed")?,
             unsealed: gauge("coffer_unsealed", "1 while this server is unsealed")?,
+            audit: AuditMeters::new(&registry)?,
             registry,
         })
     }

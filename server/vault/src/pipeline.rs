@@ -259,7 +259,11 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
             (fail.reply(), Vec::new(), None)
         }
     };
-    let concluded = open.around.audit.conclude(&record, reply).await;
+    let audit = &open.around.audit;
+    let concluded = match intent {
+        true => audit.conclude_announced(&record, reply).await,
+        false => audit.conclude(&record, reply).await,
+    };
     if concluded.recorded {
         open.around.events.publish(events, open.now());
     } else if let Some(undo) = undo {

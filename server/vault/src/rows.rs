@@ -22,6 +22,8 @@ pub(crate) const MOUNTS: &str = "mounts";
 pub(crate) const POD_TOMBSTONES: &str = "pod-tombstones";
 /// AppRole secret ids of all mounts by the end of their time.
 pub(crate) const SECRET_IDS_DUE: &str = "secret-ids-due";
+/// The nodes that anchor an audit log here, by name.
+pub(crate) const AUDIT_NODES: &str = "audit-nodes";
 /// The directory below which leases are linked by id, for LIST and revocation by prefix.
 pub(crate) const LEASE_DIR: &str = "lease";
 /// The directory below which policies are linked by name.
@@ -151,7 +153,12 @@ pub(crate) fn heartbeat() -> RowKey {
     RowKey::path(MountId::SYSTEM, RecordKind::Meta, "heartbeat")
 }
 
-/// The audit log's head as of the last anchor.
+/// In [`AUDIT_NODES`].
+pub(crate) fn audit_node(node: &str) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, AUDIT_NODES, 0, node.as_bytes())
+}
+
+/// What is anchored of a node's audit log.
 pub(crate) fn audit_head(node: &str) -> RowKey {
     RowKey::path(MountId::SYSTEM, RecordKind::Meta, &format!("audit-head/{node}"))
 }

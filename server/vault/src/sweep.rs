@@ -87,7 +87,7 @@ async fn expire(open: &Open, entry: &TokenEntry, now: Timestamp) -> Result<Vec<D
     record.kind = RecordType::Completion;
     record.status = Some(204);
     record.time = open.now();
-    open.around.audit.write(&record).await?;
+    open.around.audit.complete(&record).await?;
     Ok(dying)
 }
 

@@ -12,7 +12,7 @@ use coffer_core::token::{Accessor, Token};
 use coffer_engines::{DatabaseEngine, Engine, KvEngine, PlainKvEngine};
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{AuditLog, Audited};
+use crate::audit::{AuditLog, Audited, anchor};
 use crate::background;
 use crate::codec::{self, transact};
 use crate::deps::Deps;
@@ -59,8 +59,8 @@ impl Vault {
     /// A sealed vault over a store. Opens the audit log; fails when it cannot.
     pub fn new(deps: Deps) -> Result<Arc<Self>, VaultError> {
         let Deps { store, store_is_exclusive, clock, keys, engines, audit_dir, ca_bundle, config } = deps;
-        let audit = AuditLog::open(&audit_dir, config.audit.clone())?;
         let metrics = Metrics::new().map_err(|error| VaultError::Refused(error.to_string()))?;
+        let audit = AuditLog::open(&audit_dir, config.audit.clone(), metrics.audit.clone())?;
         let engines: HashMap<_, _> = engines.into_iter().map(|engine| (engine.kind(), engine)).collect();
         let around = Arc::new(Surroundings {
             barrier: Arc::new(Barrier::new(store)),
@@ -155,7 +155,7 @@ impl Vault {
     /// Anchors the head of the audit log, now, and brings the log to the disk.
     pub async fn anchor(&self) -> Result<(), VaultError> {
         if let Some(open) = self.door.open() {
-            background::anchor(&open).await?;
+            anchor::anchor(&open).await?;
         }
         self.around.audit.flush()?;
         Ok(())

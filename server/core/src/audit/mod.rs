@@ -3,6 +3,7 @@
 //! Builds and checks lines of text; writing them, and keeping the head where a file's editor cannot reach, is
 //! the caller's part. Records have no field that could hold a secret value.
 
+pub mod files;
 mod record;
 mod verify;
 

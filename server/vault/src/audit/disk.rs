@@ -5,6 +5,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::path::Path;
 
 /// One file that is only ever appended to, or cut back after a failed append.
 pub(super) trait LogFile: Send + Sync {
@@ -20,6 +21,17 @@ pub(super) trait LogFile: Send + Sync {
 pub(super) trait Disk: Send + Sync + fmt::Debug {
     /// A file opened for appending.
     fn file(&self, file: File) -> Box<dyn LogFile>;
+    /// How much room the volume that `dir` is on has.
+    fn space(&self, dir: &Path) -> io::Result<Space>;
+}
+
+/// The room on a volume, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Space {
+    /// What this process may still write.
+    pub(super) free: u64,
+    /// What there is in all.
+    pub(super) total: u64,
 }
 
 /// The real one.
@@ -29,6 +41,12 @@ pub(super) struct SystemDisk;
 impl Disk for SystemDisk {
     fn file(&self, file: File) -> Box<dyn LogFile> {
         Box::new(file)
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let stat = nix::sys::statvfs::statvfs(dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+        Ok(Space { free: bytes(stat.blocks_available()), total: bytes(stat.blocks()) })
     }
 }
 
@@ -75,6 +93,7 @@ pub(super) mod faulty {
         pub(crate) broken: bool,
         pub(crate) cut_fails: bool,
         pub(crate) sync_fails: bool,
+        pub(crate) space: Option<Space>,
         /// How many appends and syncs there were.
         pub(crate) appended: usize,
         pub(crate) synced: usize,
@@ -92,6 +111,10 @@ pub(super) mod faulty {
     impl Disk for FaultyDisk {
         fn file(&self, file: File) -> Box<dyn LogFile> {
             Box::new(FaultyFile { disk: self.clone(), file })
+        }
+
+        fn space(&self, _dir: &Path) -> io::Result<Space> {
+            Ok(self.set(|state| state.space).unwrap_or(Space { free: 1 << 40, total: 1 << 40 }))
         }
     }
 

@@ -10,15 +10,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-use std::{io, mem, thread};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io, mem, thread};
 
 use coffer_core::audit::{AuditRecord, Chain, MAX_LINE_BYTES};
 use tokio::sync::oneshot;
 
 use super::disk::{Disk, LogFile, SystemDisk};
 use super::file;
-use super::pen::{NotWritten, Pen};
+use super::meters::AuditMeters;
+use super::pen::{Draft, NotWritten, Pen, RETRY};
 use super::settings::{AuditSettings, Durability};
 
 /// The most bytes that wait for the pen; more than a stuck disk may pile up in memory.
@@ -40,8 +41,9 @@ pub(crate) struct AuditLog {
 }
 
 struct Shared {
-    path: PathBuf,
+    dir: PathBuf,
     settings: AuditSettings,
+    meters: AuditMeters,
     queue: Mutex<Queue>,
     wake: Condvar,
     end: Mutex<End>,
@@ -52,6 +54,8 @@ struct End {
     file: Arc<dyn LogFile>,
     chain: Chain,
     len: u64,
+    /// Whether records wait in memory.
+    waits: bool,
 }
 
 struct Queue {
@@ -62,6 +66,8 @@ struct Queue {
     dirty_since: Option<Instant>,
     /// Until when the thread writes because the disk is slow.
     slow_until: Option<Instant>,
+    /// Bytes of files that were deleted, until the pen knows.
+    deleted: u64,
     closing: bool,
 }
 
@@ -76,34 +82,37 @@ enum Place {
 }
 
 struct Entry {
-    record: String,
+    draft: Draft,
     done: oneshot::Sender<Result<(), NotWritten>>,
 }
 
 impl AuditLog {
     /// Opens or creates the log in `dir`, finds its head and starts its thread.
-    pub(crate) fn open(dir: &Path, settings: AuditSettings) -> io::Result<Self> {
-        Self::open_on(&SystemDisk, dir, settings)
+    pub(crate) fn open(dir: &Path, settings: AuditSettings, meters: AuditMeters) -> io::Result<Self> {
+        Self::open_on(Box::new(SystemDisk), dir, settings, meters)
     }
 
-    pub(super) fn open_on(disk: &dyn Disk, dir: &Path, settings: AuditSettings) -> io::Result<Self> {
+    pub(super) fn open_on(
+        disk: Box<dyn Disk>,
+        dir: &Path,
+        settings: AuditSettings,
+        meters: AuditMeters,
+    ) -> io::Result<Self> {
         let opened = file::open(dir)?;
-        let file: Arc<dyn LogFile> = Arc::from(disk.file(opened.file));
-        let pen = Pen::new(Arc::clone(&file), opened.chain, opened.len, settings.durability);
-        let shared = Arc::new(Shared {
-            path: opened.path,
-            settings,
-            queue: Mutex::new(Queue {
-                pending: Vec::new(),
-                bytes: 0,
-                pen: Place::Free(Box::new(pen)),
-                dirty_since: None,
-                slow_until: None,
-                closing: false,
-            }),
-            wake: Condvar::new(),
-            end: Mutex::new(End { file, chain: opened.chain, len: opened.len }),
+        let (chain, len) = (opened.chain, opened.len);
+        let pen = Pen::new(dir.to_owned(), disk, opened, settings.clone(), meters.clone());
+        let end = Mutex::new(End { file: Arc::clone(&pen.file), chain, len, waits: false });
+        let queue = Mutex::new(Queue {
+            pending: Vec::new(),
+            bytes: 0,
+            pen: Place::Free(Box::new(pen)),
+            dirty_since: None,
+            slow_until: None,
+            deleted: 0,
+            closing: false,
         });
+        let shared =
+            Arc::new(Shared { dir: dir.to_owned(), settings, meters, queue, wake: Condvar::new(), end });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("audit".into()).spawn(move || theirs.stand_by())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -111,13 +120,22 @@ impl AuditLog {
 
     /// Appends a record. On `Ok` it is as durable as the settings say.
     pub(crate) async fn write(&self, record: &AuditRecord) -> Result<(), NotWritten> {
+        self.submit(record, false).await
+    }
+
+    /// Appends the completion of something whose intent is written: it may use what is kept free for it.
+    pub(crate) async fn complete(&self, record: &AuditRecord) -> Result<(), NotWritten> {
+        self.submit(record, true).await
+    }
+
+    async fn submit(&self, record: &AuditRecord, completes: bool) -> Result<(), NotWritten> {
         let record = serde_json::to_string(record)
             .map_err(|_| NotWritten::Limit("an audit record cannot be written as JSON"))?;
         if record.len() + CHAIN_FIELDS > MAX_LINE_BYTES {
             return Err(NotWritten::Limit("an audit record does not fit into a line"));
         }
         let (done, mut answer) = oneshot::channel();
-        if let Some(pen) = self.shared.enqueue(Entry { record, done })? {
+        if let Some(pen) = self.shared.enqueue(Entry { draft: Draft { record, completes }, done })? {
             self.shared.write_out(pen, ROUNDS);
         }
         // Whoever held the pen has his answer already.
@@ -140,9 +158,39 @@ impl AuditLog {
         self.shared.end().chain
     }
 
-    /// Where the file is and how many bytes of it are whole records.
-    pub(super) fn extent(&self) -> (PathBuf, u64) {
-        (self.shared.path.clone(), self.shared.end().len)
+    /// The files, in the chain's order.
+    pub(super) fn files(&self) -> io::Result<Vec<PathBuf>> {
+        file::all(&self.shared.dir)
+    }
+
+    /// The files set aside whose time is over at `now`, and where the chain begins without them. Blocks.
+    pub(crate) fn expired(&self, now: SystemTime) -> io::Result<Option<(Chain, Vec<PathBuf>)>> {
+        let Some(retain) = self.shared.settings.retain else { return Ok(None) };
+        let files = self.files()?;
+        let mut expired = Vec::new();
+        for pair in files.windows(2) {
+            let [path, next] = pair else { break };
+            let age = now.duration_since(fs::symlink_metadata(path)?.modified()?).unwrap_or_default();
+            // The order is the chain's: what is younger keeps everything after it.
+            if age <= retain || fs::symlink_metadata(next)?.len() == 0 {
+                break;
+            }
+            expired.push(path.clone());
+        }
+        match files.get(expired.len()) {
+            Some(first) if !expired.is_empty() => Ok(Some((file::start_of(first)?, expired))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Deletes files that [`AuditLog::expired`] gave, once it is anchored where the chain begins now. Blocks.
+    pub(crate) fn delete(&self, expired: &[PathBuf]) -> io::Result<()> {
+        for path in expired {
+            let bytes = fs::symlink_metadata(path)?.len();
+            fs::remove_file(path)?;
+            self.shared.queue().deleted += bytes;
+        }
+        Ok(())
     }
 }
 
@@ -173,10 +221,12 @@ impl Shared {
     /// Puts a record into the queue. Gives the pen if the caller is to write.
     fn enqueue(&self, entry: Entry) -> Result<Option<Box<Pen>>, NotWritten> {
         let mut queue = self.queue();
-        if queue.bytes + entry.record.len() > QUEUE_BYTES_MAX {
+        let bytes = queue.bytes + entry.draft.record.len();
+        if bytes > QUEUE_BYTES_MAX {
+            self.meters.failures.inc();
             return Err(NotWritten::Limit("too many audit records wait for the disk"));
         }
-        queue.bytes += entry.record.len();
+        queue.bytes = bytes;
         queue.pending.push(entry);
         match mem::replace(&mut queue.pen, Place::Taken) {
             Place::Free(pen) if self.writes_inline(&mut queue) => Ok(Some(pen)),
@@ -201,55 +251,93 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Writes what waits, batch after batch, until nothing does; after `rounds` batches the thread goes on.
+    /// Writes what waits, batch after batch, until nothing does; after `rounds` batches the thread goes on. Setting a
+    /// full file aside is always the thread's.
     fn write_out(&self, mut pen: Box<Pen>, rounds: usize) {
+        let is_thread = rounds == usize::MAX;
         let mut left = rounds;
         loop {
-            let batch = {
+            let now = Instant::now();
+            let full = pen.is_full(now);
+            if full && is_thread {
+                pen.rotate(now);
+                self.publish(&pen);
+            }
+            let (batch, deleted) = {
                 let mut queue = self.queue();
+                if (full && !is_thread) || (left == 0 && !queue.pending.is_empty()) {
+                    self.hand(&mut queue, pen);
+                    return;
+                }
                 if queue.pending.is_empty() {
                     queue.pen = Place::Free(pen);
                     return;
                 }
-                if left == 0 {
-                    self.hand(&mut queue, pen);
-                    return;
-                }
-                queue.next_batch()
+                (queue.next_batch(), mem::take(&mut queue.deleted))
             };
-            left -= 1;
-            let begun = Instant::now();
-            let result = pen.write(batch.iter().map(|entry| entry.record.as_str()));
-            if let Err(error) = &result {
-                tracing::error!(%error, records = batch.len(), "audit log cannot be written");
-            } else {
-                self.wrote(&pen, begun);
-            }
-            for entry in batch {
+            left = left.saturating_sub(1);
+            pen.deleted(deleted);
+            let (drafts, askers): (Vec<Draft>, Vec<_>) =
+                batch.into_iter().map(|entry| (entry.draft, entry.done)).unzip();
+            let results = pen.take(&drafts, now);
+            self.wrote(&pen, now);
+            for (asker, result) in askers.into_iter().zip(results) {
                 // Whoever has given up waiting needs no answer.
-                let _gone = entry.done.send(result.clone());
+                let _gone = asker.send(result);
             }
         }
     }
 
-    fn wrote(&self, pen: &Pen, begun: Instant) {
-        {
-            let mut end = self.end();
-            end.chain = pen.chain;
-            end.len = pen.len;
+    fn publish(&self, pen: &Pen) -> bool {
+        let mut end = self.end();
+        let grown = end.chain != pen.chain;
+        if !Arc::ptr_eq(&end.file, &pen.file) {
+            end.file = Arc::clone(&pen.file);
         }
-        if self.settings.durability == Durability::Disk {
+        end.chain = pen.chain;
+        end.len = pen.len;
+        end.waits = pen.has_waiting();
+        grown
+    }
+
+    fn wrote(&self, pen: &Pen, begun: Instant) {
+        let grown = self.publish(pen);
+        let slow = begun.elapsed() > SLOW;
+        if self.settings.durability == Durability::Disk && !pen.has_waiting() {
             return;
         }
-        let slow = begun.elapsed() > SLOW;
         let mut queue = self.queue();
         if slow {
             queue.slow_until = Some(begun + SLOW_FOR);
         }
-        if queue.dirty_since.is_none() {
-            queue.dirty_since = Some(begun);
+        if (grown && queue.dirty_since.is_none()) || pen.has_waiting() {
+            queue.dirty_since.get_or_insert(begun);
             self.wake.notify_one();
         }
+    }
+
+    /// Tries again to write what waits in memory. For the thread.
+    fn drain(&self, now: Instant) {
+        if !self.end().waits {
+            return;
+        }
+        let mut pen = {
+            let mut queue = self.queue();
+            match mem::replace(&mut queue.pen, Place::Taken) {
+                Place::Free(pen) => pen,
+                other => {
+                    queue.pen = other;
+                    return;
+                }
+            }
+        };
+        pen.drain(now);
+        self.publish(&pen);
+        if pen.has_waiting() {
+            // Due again, like what is not yet on the disk.
+            self.queue().dirty_since.get_or_insert(Instant::now());
+        }
+        self.write_out(pen, usize::MAX);
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -258,7 +346,11 @@ impl Shared {
             return Ok(());
         }
         let file = Arc::clone(&self.end().file);
-        file.sync().inspect_err(|_| self.queue().dirty_since = Some(Instant::now()))
+        file.sync().inspect_err(|error| {
+            tracing::error!(%error, "audit log cannot be brought to the disk");
+            self.meters.sync_failures.inc();
+            self.queue().dirty_since = Some(Instant::now());
+        })
     }
 
     /// The thread's life.
@@ -267,14 +359,14 @@ impl Shared {
             match self.next_duty() {
                 Duty::Write(pen) => self.write_out(pen, usize::MAX),
                 Duty::Flush => {
-                    if let Err(error) = self.flush() {
-                        tracing::error!(%error, "audit log cannot be brought to the disk");
-                    }
+                    // Whatever fails is said where it fails, and due again.
+                    let _later = self.flush();
+                    self.drain(Instant::now());
                 }
                 Duty::End => {
-                    if let Err(error) = self.flush() {
-                        tracing::error!(%error, "audit log cannot be brought to the disk");
-                    }
+                    // The last chance, however short ago the last attempt was.
+                    self.drain(Instant::now() + RETRY);
+                    let _said = self.flush();
                     return;
                 }
             }
@@ -313,13 +405,13 @@ impl Queue {
     fn next_batch(&mut self) -> Vec<Entry> {
         let mut bytes = 0;
         let fits = |entry: &&Entry| {
-            bytes += entry.record.len();
+            bytes += entry.draft.record.len();
             bytes <= BATCH_BYTES
         };
         let count = self.pending.iter().take_while(fits).count().max(1);
         let rest = self.pending.split_off(count.min(self.pending.len()));
         let batch = mem::replace(&mut self.pending, rest);
-        self.bytes -= batch.iter().map(|entry| entry.record.len()).sum::<usize>();
+        self.bytes -= batch.iter().map(|entry| entry.draft.record.len()).sum::<usize>();
         batch
     }
 }

@@ -2,11 +2,14 @@ use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::Write as _;
 
-use coffer_core::audit::{RecordType, Report, verify};
+use coffer_core::audit::{RecordType, Report, files, verify, verify_from};
 use coffer_core::time::Timestamp;
 use nix::errno::Errno;
 
+use super::super::OnFailure;
+use super::super::disk::Space;
 use super::super::disk::faulty::{Fault, FaultyDisk};
+use super::super::meters::Alarm;
 use super::*;
 
 fn record(name: &str) -> AuditRecord {
@@ -22,8 +25,16 @@ struct Bed {
 fn bed_with(settings: AuditSettings) -> Bed {
     let dir = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();
-    let log = AuditLog::open_on(&disk, dir.path(), settings).unwrap();
+    let log = open(&disk, dir.path(), settings);
     Bed { log, disk, dir }
+}
+
+fn open(disk: &FaultyDisk, dir: &Path, settings: AuditSettings) -> AuditLog {
+    AuditLog::open_on(Box::new(disk.clone()), dir, settings, meters()).unwrap()
+}
+
+fn meters() -> AuditMeters {
+    AuditMeters::new(&prometheus::Registry::new()).unwrap()
 }
 
 fn bed() -> Bed {
@@ -35,8 +46,13 @@ fn durable() -> Bed {
 }
 
 impl Bed {
+    /// All files, one after the other.
     fn text(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join(file::FILE_NAME)).unwrap()
+        file::all(self.dir.path())
+            .unwrap()
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect()
     }
 
     fn report(&self) -> Report {
@@ -52,8 +68,14 @@ impl Bed {
         assert_eq!(found, names);
     }
 
+    /// Closes the log, which waits for its thread, and opens it again.
+    fn reopen(&mut self, settings: AuditSettings) {
+        self.log = open(&self.disk, tempfile::tempdir().unwrap().path(), AuditSettings::default());
+        self.log = open(&self.disk, self.dir.path(), settings);
+    }
+
     fn append_behind_its_back(&self, bytes: &[u8]) {
-        let path = self.dir.path().join(file::FILE_NAME);
+        let path = self.dir.path().join(files::PRESENT);
         OpenOptions::new().append(true).open(path).unwrap().write_all(bytes).unwrap();
     }
 
@@ -78,7 +100,7 @@ async fn the_chain_goes_on_over_reopening_and_torn_tails() {
         bed.log.write(&record(name)).await.unwrap();
     }
     bed.append_behind_its_back(b"{\"half\":");
-    bed.log = AuditLog::open_on(&bed.disk, bed.dir.path(), AuditSettings::default()).unwrap();
+    bed.reopen(AuditSettings::default());
     bed.log.write(&record("d")).await.unwrap();
     bed.assert_holds(&["a", "b", "c", "d"]);
 }
@@ -86,8 +108,8 @@ async fn the_chain_goes_on_over_reopening_and_torn_tails() {
 #[test]
 fn a_link_in_its_place_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink("/dev/null", dir.path().join(file::FILE_NAME)).unwrap();
-    assert!(AuditLog::open(dir.path(), AuditSettings::default()).is_err());
+    std::os::unix::fs::symlink("/dev/null", dir.path().join(files::PRESENT)).unwrap();
+    assert!(AuditLog::open(dir.path(), AuditSettings::default(), meters()).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -250,9 +272,135 @@ async fn what_was_asked_for_is_written_though_nobody_waits_any_more() {
         bed.log.shared.hand(&mut queue, pen);
     }
     // Closing waits for the thread, and the thread for the queue.
-    bed.log = AuditLog::open(tempfile::tempdir().unwrap().path(), AuditSettings::default()).unwrap();
+    bed.reopen(AuditSettings::default());
+    bed.assert_holds(&["a"]);
+}
+
+#[tokio::test]
+async fn a_full_file_is_set_aside_and_the_chain_goes_on_in_the_next() {
+    let settings = AuditSettings { rotate_bytes: 1000, ..AuditSettings::default() };
+    let mut bed = bed_with(settings.clone());
+    let names: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for name in &names[..6] {
+        bed.log.write(&record(name)).await.unwrap();
+    }
+    // The thread sets aside.
+    bed.reopen(settings);
+    assert!(bed.log.files().unwrap().len() > 1);
+    for name in &names[6..] {
+        bed.log.write(&record(name)).await.unwrap();
+    }
+    bed.assert_holds(&names);
+}
+
+#[tokio::test]
+async fn a_crash_while_a_file_was_set_aside_loses_nothing() {
+    let mut bed = bed();
+    bed.log.write(&record("a")).await.unwrap();
+    bed.log.write(&record("b")).await.unwrap();
+    // Set aside, and the new file not yet there; then there, and empty.
+    let present = bed.dir.path().join(files::PRESENT);
+    std::fs::rename(&present, bed.dir.path().join(files::aside_name(0))).unwrap();
+    for _ in 0..2 {
+        bed.reopen(AuditSettings::default());
+        assert_eq!(bed.log.head().seq, 2);
+    }
+    bed.log.write(&record("c")).await.unwrap();
+    bed.assert_holds(&["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn requests_stop_at_the_quota_and_completions_do_not() {
+    let quota_bytes = Some(16 * 1024);
+    let bed = bed_with(AuditSettings { quota_bytes, ..AuditSettings::default() });
+    let mut written = 0;
+    while bed.log.write(&record("a")).await.is_ok() {
+        written += 1;
+    }
+    assert!((20..60).contains(&written), "{written}");
+    bed.log.complete(&record("last")).await.unwrap();
+    let report = bed.report();
+    assert!(report.is_intact() && report.lines == written + 1, "{report:?}");
+    while bed.log.complete(&record("a")).await.is_ok() {}
+    assert!(bed.text().len() <= 16 * 1024);
+}
+
+#[tokio::test]
+async fn requests_leave_the_reserve_of_the_volume_free() {
+    let bed = bed_with(AuditSettings { reserve_bytes: Some(1000), ..AuditSettings::default() });
+    bed.disk.set(|disk| disk.space = Some(Space { free: 1500, total: 10_000 }));
+    assert!(bed.log.write(&record("a")).await.is_ok());
+    assert!(matches!(bed.log.write(&record("b")).await, Err(NotWritten::Limit(_))));
+    bed.log.complete(&record("c")).await.unwrap();
+    assert!(bed.log.shared.meters.is_raised(Alarm::Space));
+}
+
+fn patient(buffer_bytes: usize) -> Bed {
+    let on_failure = OnFailure::Degraded { buffer_bytes };
+    bed_with(AuditSettings { on_failure, flush: Duration::from_millis(5), ..AuditSettings::default() })
+}
+
+#[tokio::test]
+async fn in_degraded_mode_records_wait_and_are_written_in_order() {
+    let bed = patient(1 << 20);
+    bed.log.write(&record("a")).await.unwrap();
+    bed.disk.set(|disk| disk.broken = true);
+    for name in ["b", "c", "d"] {
+        bed.log.write(&record(name)).await.unwrap();
+    }
+    assert_eq!(bed.report().lines, 1);
+    assert!(bed.log.shared.meters.is_raised(Alarm::Degraded));
+    bed.disk.set(|disk| disk.broken = false);
+    bed.log.write(&record("e")).await.unwrap();
+    // The thread tries by itself.
+    while bed.log.shared.meters.is_raised(Alarm::Degraded) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    bed.assert_holds(&["a", "b", "c", "d", "e"]);
+    assert!(!bed.log.shared.meters.is_raised(Alarm::Failing));
+}
+
+#[tokio::test]
+async fn in_degraded_mode_a_full_buffer_fails_requests() {
+    let bed = patient(500);
+    bed.disk.set(|disk| disk.broken = true);
+    let mut taken = 0;
+    while bed.log.write(&record("a")).await.is_ok() {
+        taken += 1;
+    }
+    assert!((1..5).contains(&taken), "{taken}");
+    bed.disk.set(|disk| disk.broken = false);
+}
+
+#[tokio::test]
+async fn what_waits_is_written_when_the_log_is_closed() {
+    let mut bed = patient(1 << 20);
+    bed.disk.set(|disk| disk.broken = true);
+    bed.log.write(&record("a")).await.unwrap();
+    bed.disk.set(|disk| disk.broken = false);
+    bed.reopen(AuditSettings::default());
+    bed.assert_holds(&["a"]);
+}
+
+#[tokio::test]
+async fn files_past_their_time_are_given_up_and_the_chain_begins_after_them() {
+    let retain = Some(Duration::from_secs(3600));
+    let settings = AuditSettings { rotate_bytes: 1000, retain, ..AuditSettings::default() };
+    let mut bed = bed_with(settings.clone());
+    for n in 0..9 {
+        bed.log.write(&record(&n.to_string())).await.unwrap();
+    }
+    bed.reopen(settings);
+    assert_eq!(bed.log.expired(SystemTime::now()).unwrap(), None);
+    let later = SystemTime::now() + Duration::from_secs(7200);
+    let (start, expired) = bed.log.expired(later).unwrap().unwrap();
+    assert!(!expired.is_empty() && start.seq > 0);
+    bed.log.delete(&expired).unwrap();
+    bed.log.write(&record("last")).await.unwrap();
     let text = bed.text();
-    assert_eq!(text.lines().count(), 1);
+    let report = verify_from(&start, text.lines(), Some(&bed.log.head()));
+    assert!(report.is_intact() && report.lines == 10 - start.seq, "{report:?}");
 }
 
 /// How many records a second one log takes: `cargo test --release -p coffer-vault throughput -- --ignored --nocapture`.
@@ -264,7 +412,7 @@ async fn throughput() {
     for durability in [Durability::Process, Durability::Disk] {
         let dir = tempfile::tempdir().unwrap();
         let settings = AuditSettings { durability, ..AuditSettings::default() };
-        let log = Arc::new(AuditLog::open(dir.path(), settings).unwrap());
+        let log = Arc::new(AuditLog::open(dir.path(), settings, meters()).unwrap());
         let begun = Instant::now();
         let writers: Vec<_> = (0..WRITERS)
             .map(|w| {

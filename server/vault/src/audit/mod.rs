@@ -2,16 +2,20 @@
 //!
 //! [`Audited`] is made here only. Records have no field for a secret, and nothing here reads bodies.
 
+pub(crate) mod anchor;
 mod disk;
 mod file;
 mod log;
+mod meters;
 mod pen;
+mod room;
 mod settings;
 mod tail;
 
 pub(crate) use log::AuditLog;
+pub(crate) use meters::AuditMeters;
 pub(crate) use pen::NotWritten;
-pub use settings::{AuditSettings, Durability};
+pub use settings::{AuditSettings, Durability, OnFailure};
 pub(crate) use tail::Filter;
 
 use coffer_core::audit::AuditRecord;
@@ -47,9 +51,18 @@ impl AuditLog {
     /// Writes the last record of a request and releases its reply; if it cannot be written, the reply is dropped
     /// and a refusal takes its place.
     pub(crate) async fn conclude(&self, record: &AuditRecord, reply: Reply) -> Concluded {
-        match self.write(record).await {
-            Ok(()) => Concluded { reply: Audited(reply), recorded: true },
-            Err(_) => Concluded { reply: Audited(Fail::Audit.reply()), recorded: false },
-        }
+        concluded(self.write(record).await, reply)
+    }
+
+    /// As [`AuditLog::conclude`], for a request whose intent is written.
+    pub(crate) async fn conclude_announced(&self, record: &AuditRecord, reply: Reply) -> Concluded {
+        concluded(self.complete(record).await, reply)
+    }
+}
+
+fn concluded(result: Result<(), NotWritten>, reply: Reply) -> Concluded {
+    match result {
+        Ok(()) => Concluded { reply: Audited(reply), recorded: true },
+        Err(_) => Concluded { reply: Audited(Fail::Audit.reply()), recorded: false },
     }
 }

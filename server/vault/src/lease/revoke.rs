@@ -175,7 +175,7 @@ async fn attempt(open: &Arc<Open>, lease: &LeaseEntry) -> Result<(), String> {
     record.time = open.now();
     record.status = Some(if result.is_ok() { 204 } else { 502 });
     record.error = result.as_ref().err().cloned();
-    if let Err(error) = open.around.audit.write(&record).await {
+    if let Err(error) = open.around.audit.complete(&record).await {
         // The intent is there, so the log shows that something was under way.
         tracing::error!(%error, "audit log cannot be written");
     }

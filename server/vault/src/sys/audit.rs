@@ -1,10 +1,10 @@
-//! `sys/audit/tail`: the last records of the audit log, for administrators.
+//! `sys/audit/...`, for administrators: the last records of the log, and what is anchored of it.
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Map, json};
 
-use crate::audit::Filter;
+use crate::audit::{Filter, anchor};
 use crate::error::{Fail, bad};
 use crate::outcome::Outcome;
 use crate::pipeline::{Ctx, only};
@@ -15,9 +15,32 @@ const LIMIT_DEFAULT: usize = 100;
 
 /// Handles `sys/audit/<rest>`.
 pub(crate) async fn handle(ctx: &mut Ctx, rest: &str) -> Result<Outcome, Fail> {
-    if rest != "tail" {
-        return Err(Fail::NoRoute(ctx.request.path.clone()));
+    match rest {
+        "tail" => tail(ctx).await,
+        "chain" => chain(ctx).await,
+        _ => Err(Fail::NoRoute(ctx.request.path.clone())),
     }
+}
+
+/// `sys/audit/chain`: what is anchored of each node's log, to check copies of the files against.
+async fn chain(ctx: &Ctx) -> Result<Outcome, Fail> {
+    only(&ctx.request, &[Operation::Read])?;
+    let mut nodes = Map::new();
+    for (node, anchor) in anchor::nodes(&ctx.open).await? {
+        let lost: Vec<_> = anchor
+            .lost
+            .iter()
+            .map(|lost| json!({ "at": lost.at.to_rfc3339(), "from": lost.from, "count": lost.count }))
+            .collect();
+        let anchored_at = anchor.at.to_rfc3339();
+        let known =
+            json!({ "head": anchor.head, "start": anchor.start, "lost": lost, "anchored_at": anchored_at });
+        nodes.insert(node, known);
+    }
+    Ok(Outcome::data(json!({ "node": ctx.open.around.config.node_name, "nodes": nodes })))
+}
+
+async fn tail(ctx: &Ctx) -> Result<Outcome, Fail> {
     only(&ctx.request, &[Operation::Read])?;
     let query = |name: &str| ctx.request.query.get(name).filter(|v| !v.is_empty()).cloned();
     let limit = match query("limit") {
@@ -29,6 +52,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, rest: &str) -> Result<Outcome, Fail> {
         accessor: query("accessor"),
         path_prefix: query("path"),
         request_id: query("request_id"),
+        seq: None,
     };
     let around = Arc::clone(&ctx.open.around);
     let records = tokio::task::spawn_blocking(move || around.audit.tail(limit, &filter)).await;
