@@ -34,7 +34,7 @@ impl fmt::Debug for Client {
 /// What is asked for; borrowed by the error it may end in.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// `GET`, `LIST`, `POST`, `PUT` or `DELETE`.
+    /// `GET`, `LIST`, `SCAN`, `POST`, `PUT`, `PATCH` (with a merge patch) or `DELETE`.
     pub method: &'static str,
     /// Path under `/v1/`, without a leading slash.
     pub path: &'a str,
@@ -91,12 +91,19 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn list(&self, path: &str) -> Result<Vec<String>, ClientError> {
-        let reply: Result<Envelope<Keys>, _> = self.exchange(Call::new("LIST", path), None::<&()>).await;
-        match reply {
-            Ok(reply) => Ok(reply.data.unwrap_or_default().keys),
+        match self.names(Call::new("LIST", path)).await {
             Err(error) if error.is_not_found() => Ok(Vec::new()),
-            Err(error) => Err(error),
+            names => names,
         }
+    }
+
+    /// One page of names: the reply to a `LIST` or a `SCAN`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn names(&self, call: Call<'_>) -> Result<Vec<String>, ClientError> {
+        let reply: Envelope<Keys> = self.exchange(call, None::<&()>).await?;
+        Ok(reply.data.unwrap_or_default().keys)
     }
 
     /// `POST <path>` with a reply.
@@ -197,7 +204,9 @@ impl Client {
         let bytes = match body {
             None => Bytes::new(),
             Some(body) => {
-                request = request.header(CONTENT_TYPE, "application/json");
+                let patches = call.method == "PATCH";
+                let content_type = if patches { "application/merge-patch+json" } else { "application/json" };
+                request = request.header(CONTENT_TYPE, content_type);
                 // The owner scrubs the text once the last handle of it is gone.
                 Bytes::from_owner(Zeroizing::new(serde_json::to_vec(body).map_err(|e| unusable(&e))?))
             }

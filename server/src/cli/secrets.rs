@@ -29,7 +29,7 @@ pub(crate) enum Command {
 /// Options of `secrets enable`.
 #[derive(Debug, Args)]
 pub(crate) struct EnableArgs {
-    /// The engine: kv (version 2 unless told otherwise), kv-v2, database.
+    /// The engine: kv (version 2 unless told otherwise), kv-v1, kv-v2, database.
     engine: String,
     /// Where; the engine's name unless given.
     #[arg(long)]
@@ -49,6 +49,7 @@ pub(crate) async fn run(command: Command, session: &Session, out: &Out) -> Done 
         Command::Enable(args) => {
             let (engine, version) = match (args.engine.as_str(), args.version) {
                 ("kv-v2", _) | ("kv", None) => ("kv", Some(2)),
+                ("kv-v1", _) => ("kv", Some(1)),
                 (engine, version) => (engine, version),
             };
             let path = args.path.as_deref().map_or(engine, clean).to_owned();

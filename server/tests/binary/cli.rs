@@ -35,6 +35,58 @@ fn a_secret_is_written_read_listed_and_deleted() {
 }
 
 #[test]
+fn every_kv_verb_does_what_vaults_does() {
+    let (_server, shell) = logged_in();
+    shell.ok(&["kv", "put", "-mount=secret", "app/db", "a=1", "b=2"]);
+    assert_eq!(shell.ok(&["kv", "put", "-field=version", "secret/app/db", "a=1", "b=two"]), "2");
+    shell.ok(&["kv", "patch", "-remove-data=a", "secret/app/db", "c=3"]);
+    let read = shell.json(&["kv", "get", "secret/app/db"]);
+    assert_eq!(read["data"]["data"], serde_json::json!({"b": "two", "c": "3"}));
+    shell.ok(&["kv", "patch", "-method=rw", "secret/app/db", "c=4"]);
+    assert_eq!(shell.ok(&["kv", "get", "-field=c", "secret/app/db"]), "4");
+    let (code, why) = shell.fails(&["kv", "patch", "secret/none", "a=b"]);
+    assert_eq!((code, why.as_str()), (2, "Error: no value found at secret/data/none\n"));
+    shell.ok(&["kv", "delete", "-versions=2,3", "secret/app/db"]);
+    shell.ok(&["kv", "undelete", "-versions=3", "secret/app/db"]);
+    shell.ok(&["kv", "destroy", "-versions=1", "secret/app/db"]);
+    let rolled = shell.ok(&["kv", "rollback", "-version=3", "secret/app/db"]);
+    assert!(rolled.contains("version          5"), "{rolled}");
+    assert_eq!(shell.ok(&["kv", "get", "-field=c", "secret/app/db"]), "3");
+    assert_eq!(shell.fails(&["kv", "rollback", "-version=2", "secret/app/db"]).0, 1);
+    shell.ok(&["kv", "metadata", "put", "-custom-metadata=a=b", "-max-versions=5", "secret/app/db"]);
+    shell.ok(&[
+        "kv",
+        "metadata",
+        "patch",
+        "-custom-metadata=z=1",
+        "-remove-custom-metadata=a",
+        "secret/app/db",
+    ]);
+    let metadata = shell.ok(&["kv", "metadata", "get", "secret/app/db"]);
+    for part in ["== Metadata Path ==", "map[z:1]", "Version 1", "destroyed      true", "max_versions"] {
+        assert!(metadata.contains(part), "{part} in {metadata}");
+    }
+    assert_eq!(shell.json(&["kv", "scan", "secret"]), serde_json::json!(["app/db"]));
+    assert_eq!(shell.json(&["kv", "list", "secret"]), serde_json::json!(["app/"]));
+    shell.ok(&["kv", "metadata", "delete", "secret/app/db"]);
+    assert_eq!(shell.fails(&["kv", "scan", "secret"]).0, 2);
+}
+
+#[test]
+fn an_engine_without_versions_is_read_as_one() {
+    let (_server, shell) = logged_in();
+    shell.ok(&["secrets", "enable", "-path=one", "-version=1", "kv"]);
+    shell.ok(&["kv", "put", "one/a/b", "k=v"]);
+    let shown = shell.ok(&["kv", "get", "one/a/b"]);
+    assert!(shown.contains("== Data ==") && !shown.contains("Metadata"), "{shown}");
+    assert_eq!(shell.ok(&["kv", "get", "-field=k", "-mount=one", "a/b"]), "v");
+    assert_eq!(shell.json(&["kv", "list", "one"]), serde_json::json!(["a/"]));
+    assert_eq!(shell.fails(&["kv", "patch", "one/a/b", "k=w"]).0, 1);
+    shell.ok(&["kv", "delete", "one/a/b"]);
+    assert_eq!(shell.fails(&["kv", "get", "one/a/b"]).0, 2);
+}
+
+#[test]
 fn any_path_can_be_read_written_listed_and_deleted() {
     let (_server, shell) = logged_in();
     let body = shell.home.path().join("body.json");
