@@ -10,7 +10,7 @@ use coffer_barrier::store::Store;
 use coffer_core::time::Timestamp;
 use coffer_engines::Engine;
 
-use crate::audit::AuditSettings;
+use crate::audit::{AuditSettings, DeclaredDevice};
 
 /// A source of the present time.
 pub trait Clock: Send + Sync + 'static {
@@ -53,6 +53,10 @@ pub struct VaultConfig {
     pub storage_type: String,
     /// The built-in audit log.
     pub audit: AuditSettings,
+    /// Further audit devices.
+    pub audit_devices: Vec<DeclaredDevice>,
+    /// Where the files of audit devices that are enabled by API may be. None: nowhere.
+    pub audit_directories: Vec<PathBuf>,
     /// How long a revocation waits for the credentials of what it cut off to be gone before it answers.
     pub revoke_wait: Duration,
 }
@@ -67,6 +71,8 @@ impl Default for VaultConfig {
             version: env!("CARGO_PKG_VERSION").into(),
             storage_type: "embedded".into(),
             audit: AuditSettings::default(),
+            audit_devices: Vec::new(),
+            audit_directories: Vec::new(),
             revoke_wait: Duration::from_secs(5),
         }
     }

@@ -35,7 +35,7 @@ mod sys;
 mod token;
 mod vault;
 
-pub use audit::{AuditSettings, Audited, Durability, OnFailure};
+pub use audit::{AuditSettings, Audited, DeclaredDevice, Durability, OnFailure};
 pub use auth::HttpKeys;
 pub use deps::{Clock, Deps, FetchKeys, KeysQuery, VaultConfig};
 pub use error::VaultError;

@@ -11,6 +11,7 @@ use coffer_core::time::Timestamp;
 use coffer_engines::Engine;
 
 use crate::audit::AuditLog;
+use crate::audit::device::Devices;
 use crate::auth::KeyCache;
 use crate::codec;
 use crate::deps::{Clock, VaultConfig};
@@ -47,6 +48,7 @@ pub(crate) struct Open {
     pub(crate) tokens: Tokens,
     pub(crate) leases: Leases,
     pub(crate) keys: KeyCache,
+    pub(crate) devices: Devices,
     pub(crate) outage: Option<Outage>,
     /// By how much the clock was behind the store when the vault was opened.
     behind: Duration,
@@ -65,7 +67,18 @@ impl Open {
             tracing::warn!(secs = behind.as_secs(), "the clock is behind the time that the store has seen");
         }
         let outage = Outage::between(last, clock.plus(behind));
+        let config = &around.config;
+        let devices = Devices::load(
+            Arc::clone(&barrier),
+            &config.audit_devices,
+            config.audit_directories.clone(),
+            around.audit.dir().to_owned(),
+            around.metrics.audit.clone(),
+            clock.plus(behind),
+        )
+        .await?;
         let open = Self {
+            devices,
             mounts: MountTable::load(Arc::clone(&barrier)).await?,
             policies: Policies::new(Arc::clone(&barrier)),
             tokens: Tokens::new(Arc::clone(&barrier), barrier.hmac_key("token")?, outage),

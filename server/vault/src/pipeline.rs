@@ -9,6 +9,7 @@ use coffer_core::time::Timestamp;
 use coffer_core::token::TokenHash;
 
 use crate::audit::Audited;
+use crate::audit::device::{self, Told};
 use crate::dispatch::{self, Target};
 use crate::error::Fail;
 use crate::open::{Open, Surroundings};
@@ -31,6 +32,7 @@ pub(crate) struct Ctx {
     intent: bool,
     /// The token whose last use this is.
     used_up: Option<TokenHash>,
+    told: Told,
 }
 
 impl Ctx {
@@ -98,7 +100,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Option<Arc<Open>>, requ
     };
     let now = open.now();
     around.metrics.request(request.operation);
-    let mut ctx = Ctx { open, request, now, record, intent: false, used_up: None };
+    let mut ctx = Ctx { open, request, now, record, intent: false, used_up: None, told: Told::default() };
     let result = serve(&mut ctx).await;
     finish(ctx, result).await
 }
@@ -152,8 +154,10 @@ async fn refuse(
 async fn serve(ctx: &mut Ctx) -> Result<Outcome, Fail> {
     let mut generation = ctx.open.tokens.generation();
     let target = dispatch::route(&ctx.open, &ctx.request);
-    let permitted = permit(ctx, target.as_ref().ok()).await?;
-    let target = target?;
+    let permitted = permit(ctx, target.as_ref().ok()).await;
+    ctx.told.allowed = permitted.is_ok();
+    device::before(&ctx.open, &ctx.request, &ctx.told, permitted.as_ref().err()).await?;
+    let (permitted, target) = (permitted?, target?);
     if ctx.request.operation.writes() && !target.only_asks(&ctx.request) {
         // The last moment to see what was cut off since.
         generation = unchanged(ctx, &permitted, generation).await?;
@@ -199,6 +203,7 @@ async fn authenticate(ctx: &mut Ctx) -> Result<Arc<LiveToken>, Fail> {
     let hash = open.tokens.hash(token);
     let caller = open.tokens.live(&open.policies, &hash, ctx.now).await?.ok_or(Fail::BadToken)?;
     describe(&mut ctx.record, &caller.entry);
+    ctx.told.caller = Some(Arc::clone(&caller));
     if !caller.entry.bound_cidrs.admits(ctx.request.client_ip) {
         return Err(Fail::BadToken);
     }
@@ -233,7 +238,7 @@ pub(crate) fn describe(record: &mut AuditRecord, entry: &TokenEntry) {
 
 /// Writes the last record, then lets the reply and the events go.
 async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
-    let Ctx { open, request, mut record, intent, used_up, .. } = ctx;
+    let Ctx { open, request, mut record, intent, used_up, told, .. } = ctx;
     record.time = open.now();
     record.response_time_us = Some(micros(record.time, request.received));
     let mut seal = false;
@@ -260,9 +265,10 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
         }
     };
     let audit = &open.around.audit;
-    let concluded = match intent {
-        true => audit.conclude_announced(&record, reply).await,
-        false => audit.conclude(&record, reply).await,
+    let concluded = match device::after(&open, &request, &told, record.error.as_deref(), &reply).await {
+        Err(_) => audit.conclude_untold(record).await,
+        Ok(()) if intent => audit.conclude_announced(&record, reply).await,
+        Ok(()) => audit.conclude(&record, reply).await,
     };
     if concluded.recorded {
         open.around.events.publish(events, open.now());

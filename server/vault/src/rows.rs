@@ -24,6 +24,8 @@ pub(crate) const POD_TOMBSTONES: &str = "pod-tombstones";
 pub(crate) const SECRET_IDS_DUE: &str = "secret-ids-due";
 /// The nodes that anchor an audit log here, by name.
 pub(crate) const AUDIT_NODES: &str = "audit-nodes";
+/// Further audit devices, by name.
+pub(crate) const AUDIT_DEVICES: &str = "audit-devices";
 /// The directory below which leases are linked by id, for LIST and revocation by prefix.
 pub(crate) const LEASE_DIR: &str = "lease";
 /// The directory below which policies are linked by name.
@@ -156,6 +158,11 @@ pub(crate) fn heartbeat() -> RowKey {
 /// In [`AUDIT_NODES`].
 pub(crate) fn audit_node(node: &str) -> RowKey {
     RowKey::ordered(MountId::SYSTEM, AUDIT_NODES, 0, node.as_bytes())
+}
+
+/// In [`AUDIT_DEVICES`].
+pub(crate) fn audit_device(name: &str) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, AUDIT_DEVICES, 0, name.as_bytes())
 }
 
 /// What is anchored of a node's audit log.

@@ -152,6 +152,13 @@ impl Vault {
         Ok(())
     }
 
+    /// Opens the files of further audit devices by their names again: somebody renamed them.
+    pub fn reopen_audit_devices(&self) {
+        if let Some(open) = self.door.open() {
+            open.devices.reopen();
+        }
+    }
+
     /// Anchors the head of the audit log, now, and brings the log to the disk.
     pub async fn anchor(&self) -> Result<(), VaultError> {
         if let Some(open) = self.door.open() {

@@ -5,7 +5,7 @@ mod bed;
 
 use bed::Bed;
 use coffer_core::audit::{AuditRecord, Chain, verify_from};
-use coffer_vault::Operation;
+use coffer_vault::{DeclaredDevice, Operation, VaultConfig};
 use serde_json::{Value, json};
 
 async fn node(bed: &Bed) -> Value {
@@ -68,4 +68,164 @@ async fn a_log_that_was_rewritten_while_closed_is_told_at_unseal() {
     let told = |record: &AuditRecord| record.error.as_ref().is_some_and(|e| e.contains("rewritten"));
     assert!(bed.audit_records().iter().any(told));
     assert_eq!(node(&bed).await["lost"][0]["count"], 0);
+}
+
+/// A vault whose administrators may put devices into `dir`.
+async fn with_devices_in(dir: &tempfile::TempDir) -> Bed {
+    let audit_directories = vec![dir.path().to_owned()];
+    Bed::configured(VaultConfig { audit_directories, ..VaultConfig::default() }).await
+}
+
+fn device(file: &std::path::Path) -> Value {
+    // `required`, so that its lines are there when a reply is.
+    json!({"type": "file", "description": "d", "options": {"file_path": file, "required": "true"}})
+}
+
+fn lines(file: &std::path::Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_device_gets_lines_in_vaults_form_and_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = with_devices_in(&dir).await;
+    let file = dir.path().join("a.log");
+    bed.root(Operation::Update, "sys/audit/dev", device(&file)).await.expect(204);
+    let body = json!({"data": {"password": "hunter2", "list": ["hunter2", 7, true]}});
+    bed.root(Operation::Update, "secret/data/a", body).await.expect(200);
+    bed.root(Operation::Read, "secret/data/a", Value::Null).await.expect(200);
+    bed.get("secret/data/a", "s.nobody").await.expect(403);
+    let hash =
+        bed.root(Operation::Update, "sys/audit-hash/dev", json!({"input": "hunter2"})).await.expect(200);
+    let hash = hash.text("/data/hash");
+
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains("hunter2") && !text.contains(&bed.root) && !text.contains("s.nobody"));
+    let lines = lines(&file);
+    let of = |kind: &str, operation: &str| {
+        let fits = |line: &&Value| {
+            line["type"] == kind
+                && line["request"]["operation"] == operation
+                && line["request"]["path"] == "secret/data/a"
+        };
+        lines.iter().filter(fits).cloned().collect::<Vec<_>>()
+    };
+    let write = &of("request", "update")[0];
+    assert_eq!(write["request"]["data"]["data"], json!({"password": hash, "list": [hash, 7, true]}));
+    assert_eq!(write["request"]["mount_type"], "kv");
+    assert_eq!(write["request"]["remote_address"], "10.0.0.7");
+    assert_eq!(write["auth"]["display_name"], "root");
+    assert_eq!(write["auth"]["client_token"], write["request"]["client_token"]);
+    let read = &of("response", "read")[0];
+    assert_eq!(read["response"]["data"]["data"]["password"], json!(hash));
+    let token = bed.root.clone();
+    let covered = bed.root(Operation::Update, "sys/audit-hash/dev", json!({"input": token})).await;
+    assert_eq!(read["request"]["client_token"], json!(covered.text("/data/hash")));
+    let refused = of("response", "read")[1].clone();
+    assert_eq!(
+        (&refused["error"], &refused["response"]["data"]),
+        (&json!("permission denied"), &Value::Null)
+    );
+    assert_eq!(of("request", "read").len(), 2);
+    assert!(lines.iter().any(|line| line["request"]["operation"] == "update" && line["type"] == "response"));
+}
+
+#[tokio::test]
+async fn devices_are_listed_and_outlive_a_restart_with_their_salt() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bed = with_devices_in(&dir).await;
+    let file = dir.path().join("a.log");
+    bed.root(Operation::Update, "sys/audit/dev/", device(&file)).await.expect(204);
+    bed.root(Operation::Update, "sys/audit/dev", device(&dir.path().join("b.log"))).await.expect(400);
+    bed.root(Operation::Update, "sys/audit/other", device(&file)).await.expect(400);
+    let hash =
+        async |bed: &Bed| bed.root(Operation::Update, "sys/audit-hash/dev", json!({"input": "x"})).await;
+    let before = hash(&bed).await.expect(200).text("/data/hash");
+    bed.restart().await;
+    assert_eq!(hash(&bed).await.expect(200).text("/data/hash"), before);
+    let listed = bed.root(Operation::Read, "sys/audit", Value::Null).await.expect(200);
+    assert_eq!(listed.body["dev/"], listed.body["data"]["dev/"]);
+    assert_eq!(listed.body["dev/"]["type"], "file");
+    assert!(!listed.body.to_string().contains("salt"));
+    bed.root(Operation::Delete, "sys/audit/dev", Value::Null).await.expect(204);
+    bed.root(Operation::Delete, "sys/audit/dev", Value::Null).await.expect(204);
+    let (mut seen, now) = (0, lines(&file).len());
+    bed.root(Operation::Read, "sys/audit", Value::Null).await.expect(200);
+    seen += lines(&file).len();
+    assert_eq!(seen, now);
+    let gone = hash(&bed).await.expect(400);
+    assert_eq!(gone.text("/errors/0"), "unknown audit backend \"dev/\"");
+}
+
+#[tokio::test]
+async fn devices_are_only_where_the_configuration_allows_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let bed = with_devices_in(&dir).await;
+    let enable = |name: &str, body: Value| {
+        let request =
+            bed.request(Operation::Update, &format!("sys/audit/{name}"), Some(bed.root.as_str()), body);
+        bed.handle(request)
+    };
+    let good = dir.path().join("a.log");
+    for (name, body) in [
+        ("dev", device(&elsewhere.path().join("a.log"))),
+        ("dev", json!({"type": "file", "options": {"file_path": good, "log_raw": "true"}})),
+        ("dev", json!({"type": "file", "options": {"file_path": good, "mode": "0644"}})),
+        ("dev", json!({"type": "file", "options": {}})),
+        ("dev", json!({"type": "socket", "options": {}})),
+        ("chain/x", device(&good)),
+        ("builtin", device(&good)),
+    ] {
+        enable(name, body.clone()).await.expect(400);
+    }
+    assert!(!good.exists());
+    let made = bed.root(Operation::Update, "auth/token/create", json!({"policies": ["default"]})).await;
+    bed.post("sys/audit/dev", &made.text("/auth/client_token"), device(&good)).await.expect(403);
+}
+
+#[tokio::test]
+async fn a_declared_device_comes_and_goes_with_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.log");
+    let declared = DeclaredDevice {
+        name: "first".into(),
+        description: "one".into(),
+        options: [("file_path", file.to_str().unwrap()), ("required", "true")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    };
+    let config = VaultConfig { audit_devices: vec![declared], ..VaultConfig::default() };
+    let mut bed = Bed::configured(config).await;
+    bed.root(Operation::Read, "secret/data/a", Value::Null).await.expect(404);
+    assert!(lines(&file).len() >= 2);
+    let kept = bed.root(Operation::Delete, "sys/audit/first", Value::Null).await.expect(400);
+    assert_eq!(kept.text("/errors/0"), "cannot disable configuration-managed audit device");
+    bed.reconfigure(VaultConfig::default());
+    bed.restart().await;
+    let listed = bed.root(Operation::Read, "sys/audit", Value::Null).await.expect(200);
+    assert_eq!(listed.body["data"], json!({}));
+}
+
+#[tokio::test]
+async fn a_device_that_fails_holds_up_nobody_unless_it_is_required() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = with_devices_in(&dir).await;
+    for (name, required) in [("loose", "false"), ("strict", "true")] {
+        let file = dir.path().join(name);
+        let body = json!({"type": "file", "options": {"file_path": file, "required": required}});
+        bed.root(Operation::Update, &format!("sys/audit/{name}"), body).await.expect(204);
+        // From here on it cannot be opened.
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        bed.vault.reopen_audit_devices();
+        let wanted = if required == "true" { 500 } else { 200 };
+        let body = json!({"data": {"k": required}});
+        bed.root(Operation::Update, "secret/data/a", body).await.expect(wanted);
+    }
+    std::fs::remove_dir(dir.path().join("strict")).unwrap();
+    let stored = bed.root(Operation::Read, "secret/data/a", Value::Null).await.expect(200);
+    // What was refused had no effect.
+    assert_eq!(stored.body["data"]["data"]["k"], "false");
 }

@@ -158,6 +158,11 @@ impl AuditLog {
         self.shared.end().chain
     }
 
+    /// Where the files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
     /// The files, in the chain's order.
     pub(super) fn files(&self) -> io::Result<Vec<PathBuf>> {
         file::all(&self.shared.dir)

@@ -34,6 +34,8 @@ pub(crate) struct AuditMeters {
     pub(super) failures: IntCounter,
     pub(super) sync_failures: IntCounter,
     pub(super) waiting: IntGauge,
+    pub(super) device_dropped: IntCounter,
+    pub(super) device_failing: IntGauge,
     alarms: IntGaugeVec,
 }
 
@@ -62,6 +64,11 @@ impl AuditMeters {
             failures: counter("coffer_audit_failures_total", "Audit records that could not be taken")?,
             sync_failures: counter("coffer_audit_sync_failures_total", "Failed syncs of the audit log")?,
             waiting: gauge("coffer_audit_waiting_bytes", "Bytes of audit records that wait in memory")?,
+            device_dropped: counter(
+                "coffer_audit_device_dropped_total",
+                "Lines that further audit devices could not take",
+            )?,
+            device_failing: gauge("coffer_audit_devices_failing", "Further audit devices that fail now")?,
             alarms,
         };
         Alarm::ALL.into_iter().for_each(|alarm| {

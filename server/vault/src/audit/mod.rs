@@ -3,6 +3,7 @@
 //! [`Audited`] is made here only. Records have no field for a secret, and nothing here reads bodies.
 
 pub(crate) mod anchor;
+pub(crate) mod device;
 mod disk;
 mod file;
 mod log;
@@ -12,6 +13,7 @@ mod room;
 mod settings;
 mod tail;
 
+pub use device::DeclaredDevice;
 pub(crate) use log::AuditLog;
 pub(crate) use meters::AuditMeters;
 pub(crate) use pen::NotWritten;
@@ -52,6 +54,16 @@ impl AuditLog {
     /// and a refusal takes its place.
     pub(crate) async fn conclude(&self, record: &AuditRecord, reply: Reply) -> Concluded {
         concluded(self.write(record).await, reply)
+    }
+
+    /// For a request whose reply a device that must be told of it could not be told: it is dropped like one that could
+    /// not be recorded.
+    pub(crate) async fn conclude_untold(&self, record: AuditRecord) -> Concluded {
+        let reply = Fail::Audit.reply();
+        let error = Some("a required audit device could not be written".to_owned());
+        let record = AuditRecord { status: Some(reply.status), error, ..record };
+        let concluded = concluded(self.complete(&record).await, reply);
+        Concluded { recorded: false, ..concluded }
     }
 
     /// As [`AuditLog::conclude`], for a request whose intent is written.

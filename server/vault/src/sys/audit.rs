@@ -1,25 +1,81 @@
-//! `sys/audit/...`, for administrators: the last records of the log, and what is anchored of it.
+//! `sys/audit...`, for administrators: further devices, the last records of the log, and what is anchored of it.
 
 use std::sync::Arc;
 
 use serde_json::{Map, json};
 
-use crate::audit::{Filter, anchor};
+use crate::audit::{DeclaredDevice, Filter, anchor};
 use crate::error::{Fail, bad};
 use crate::outcome::Outcome;
+use crate::params;
 use crate::pipeline::{Ctx, only};
 use crate::request::Operation;
 
 /// How many records when nothing is said.
 const LIMIT_DEFAULT: usize = 100;
 
-/// Handles `sys/audit/<rest>`.
+/// Handles `sys/audit` and `sys/audit/<rest>`.
 pub(crate) async fn handle(ctx: &mut Ctx, rest: &str) -> Result<Outcome, Fail> {
-    match rest {
+    match rest.trim_end_matches('/') {
+        "" => list(ctx),
         "tail" => tail(ctx).await,
         "chain" => chain(ctx).await,
-        _ => Err(Fail::NoRoute(ctx.request.path.clone())),
+        name => match ctx.request.operation {
+            Operation::Create | Operation::Update => enable(ctx, name).await,
+            Operation::Delete => {
+                ctx.open.devices.disable(name).await?;
+                Ok(Outcome::empty())
+            }
+            _ => Err(Fail::NoOperation),
+        },
     }
+}
+
+/// Further devices; the built-in log is not one of them, since it cannot be disabled.
+fn list(ctx: &Ctx) -> Result<Outcome, Fail> {
+    match ctx.request.operation {
+        Operation::Read => {}
+        Operation::List | Operation::Scan => return Err(Fail::NoRoute(ctx.request.path.clone())),
+        _ => return Err(Fail::NoOperation),
+    }
+    let devices = ctx.open.devices.list().into_iter().map(|device| {
+        let path = format!("{}/", device.name);
+        let shown = json!({
+            "description": device.description,
+            "local": device.local,
+            "options": device.options,
+            "path": path,
+            "type": "file",
+        });
+        (path, shown)
+    });
+    Ok(Outcome::doubled(devices.collect()))
+}
+
+async fn enable(ctx: &Ctx, name: &str) -> Result<Outcome, Fail> {
+    let body = &ctx.request.body;
+    match ctx.text("type")? {
+        Some("file") => {}
+        None | Some("") => return Err(bad("missing type")),
+        Some(_) => return Err(bad("unknown backend type: only \"file\" is supported")),
+    }
+    let device = DeclaredDevice {
+        name: name.to_owned(),
+        description: ctx.text("description")?.unwrap_or_default().to_owned(),
+        options: params::labels(body, "options")?.unwrap_or_default(),
+    };
+    let local = params::flag(body, "local")?.unwrap_or(false);
+    ctx.open.devices.enable(device, local, ctx.now).await?;
+    Ok(Outcome::empty())
+}
+
+/// Handles `sys/audit-hash/<name>`: how a text looks in a device's lines.
+pub(crate) fn hash(ctx: &Ctx, name: &str) -> Result<Outcome, Fail> {
+    only(&ctx.request, &[Operation::Update])?;
+    let input = ctx.text("input")?.filter(|input| !input.is_empty());
+    let input = input.ok_or_else(|| bad("the \"input\" parameter is empty"))?;
+    let hash = ctx.open.devices.identify(name.trim_end_matches('/'), input)?;
+    Ok(Outcome::doubled(Map::from_iter([("hash".to_owned(), hash.into())])))
 }
 
 /// `sys/audit/chain`: what is anchored of each node's log, to check copies of the files against.

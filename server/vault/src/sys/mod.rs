@@ -18,6 +18,7 @@ use crate::{events, lease};
 pub(crate) fn only_asks(rest: &str) -> bool {
     matches!(rest, "capabilities" | "capabilities-self" | "capabilities-accessor" | "leases/lookup")
         || rest.starts_with("leases/lookup/")
+        || rest.starts_with("audit-hash/")
 }
 
 /// Handles `sys/<rest>`.
@@ -45,6 +46,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
             }
         }
         "audit" => audit::handle(ctx, below).await,
+        "audit-hash" => audit::hash(ctx, below),
         "metrics" => {
             only(&ctx.request, &[Operation::Read])?;
             let text = ctx.open.around.metrics.render().map_err(|_| Fail::Internal("metrics"))?;

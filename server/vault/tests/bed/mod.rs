@@ -65,6 +65,7 @@ pub struct Bed {
     pub root: String,
     pub unseal_key: String,
     pub cluster: Cluster,
+    config: VaultConfig,
     audit: tempfile::TempDir,
 }
 
@@ -101,11 +102,16 @@ impl Answer {
 impl Bed {
     /// Initialised, unsealed, with `secret/`.
     pub async fn new() -> Self {
+        Self::configured(VaultConfig::default()).await
+    }
+
+    /// As [`Bed::new`], with other settings.
+    pub async fn configured(config: VaultConfig) -> Self {
         let clock = Arc::new(ManualClock(AtomicU64::new(START * 1000)));
         let database = Arc::new(SimDatabase::default());
         let store = MemoryStore::new();
         let audit = tempfile::tempdir().unwrap();
-        let vault = build(&store, &clock, &database, audit.path().to_path_buf());
+        let vault = build(&store, &clock, &database, audit.path().to_path_buf(), &config);
         let dev = vault.dev_init().await.unwrap();
         Self {
             root: dev.root_token.expose().to_owned(),
@@ -115,6 +121,7 @@ impl Bed {
             clock,
             database,
             store,
+            config,
             audit,
         }
     }
@@ -147,8 +154,14 @@ impl Bed {
 
     /// Another process over the same store: what was in memory is gone.
     pub async fn restart(&mut self) {
-        self.vault = build(&self.store, &self.clock, &self.database, self.audit.path().to_path_buf());
+        self.vault =
+            build(&self.store, &self.clock, &self.database, self.audit.path().to_path_buf(), &self.config);
         self.unseal().await;
+    }
+
+    /// Other settings for the next restart.
+    pub fn reconfigure(&mut self, config: VaultConfig) {
+        self.config = config;
     }
 
     pub async fn unseal(&self) {
@@ -267,6 +280,7 @@ fn build(
     clock: &Arc<ManualClock>,
     database: &Arc<SimDatabase>,
     audit_dir: PathBuf,
+    config: &VaultConfig,
 ) -> Arc<Vault> {
     let engines: Vec<Arc<dyn Engine>> = vec![
         Arc::new(KvEngine::new()),
@@ -281,7 +295,7 @@ fn build(
         engines,
         audit_dir,
         ca_bundle: Some("PEM".into()),
-        config: VaultConfig::default(),
+        config: config.clone(),
     })
     .unwrap()
 }
@@ -298,8 +312,19 @@ impl Bed {
         let database = Arc::new(SimDatabase::default());
         let store = MemoryStore::new();
         let audit = tempfile::tempdir().unwrap();
-        let vault = build(&store, &clock, &database, audit.path().to_path_buf());
+        let config = VaultConfig::default();
+        let vault = build(&store, &clock, &database, audit.path().to_path_buf(), &config);
         let cluster = Cluster::new();
-        Self { vault, clock, database, store, root: String::new(), unseal_key: String::new(), cluster, audit }
+        Self {
+            vault,
+            clock,
+            database,
+            store,
+            root: String::new(),
+            unseal_key: String::new(),
+            cluster,
+            config,
+            audit,
+        }
     }
 }

@@ -1,0 +1,83 @@
+//! The two moments at which devices are told: before the effect, and before the reply.
+
+use std::sync::Arc;
+
+use super::line::{Facts, MountFacts};
+use crate::dispatch::{self, Target};
+use crate::error::Fail;
+use crate::mounts::{Class, Mount};
+use crate::open::Open;
+use crate::request::{Reply, Request};
+use crate::token::LiveToken;
+
+/// What is remembered of a request between the two.
+#[derive(Default)]
+pub(crate) struct Told {
+    pub(crate) caller: Option<Arc<LiveToken>>,
+    pub(crate) allowed: bool,
+}
+
+/// Before the effect: once it is decided whether the request is permitted.
+pub(crate) async fn before(
+    open: &Open,
+    request: &Request,
+    told: &Told,
+    refused: Option<&Fail>,
+) -> Result<(), Fail> {
+    if !open.devices.any() {
+        return Ok(());
+    }
+    let error = refused.map(Fail::to_string);
+    tell(open, request, told, error.as_deref(), None).await
+}
+
+/// Before the reply goes out.
+pub(crate) async fn after(
+    open: &Open,
+    request: &Request,
+    told: &Told,
+    error: Option<&str>,
+    reply: &Reply,
+) -> Result<(), Fail> {
+    if !open.devices.any() {
+        return Ok(());
+    }
+    tell(open, request, told, error, Some(reply)).await
+}
+
+async fn tell(
+    open: &Open,
+    request: &Request,
+    told: &Told,
+    error: Option<&str>,
+    reply: Option<&Reply>,
+) -> Result<(), Fail> {
+    let mount = dispatch::route(open, request).ok().map(|target| mount_of(&target));
+    let caller = told.caller.as_ref().map(|caller| &caller.entry);
+    let (mount, allowed) = (mount.as_ref(), told.allowed);
+    open.devices.tell(Facts { time: open.now(), request, caller, mount, allowed, error, reply }).await
+}
+
+fn mount_of(target: &Target) -> MountFacts {
+    let own = |point: &str, kind: &str, class| MountFacts {
+        point: point.to_owned(),
+        kind: kind.to_owned(),
+        accessor: String::new(),
+        class,
+    };
+    match target {
+        Target::Sys(_) => own("sys/", "system", "secret"),
+        Target::Token(_) => own("auth/token/", "token", "auth"),
+        Target::Cubbyhole(_) => own("cubbyhole/", "cubbyhole", "secret"),
+        Target::Auth(mount, ..) | Target::Delivery(mount, _) | Target::Engine(mount, _) => of(mount),
+    }
+}
+
+fn of(mount: &Mount) -> MountFacts {
+    MountFacts {
+        point: mount.full_path(),
+        kind: mount.kind.clone(),
+        accessor: mount.accessor.clone(),
+        class: if mount.class == Class::Auth { "auth" } else { "secret" },
+    }
+}
