@@ -58,7 +58,9 @@ fn vault_config(config: &Config) -> VaultConfig {
         node_name: node_name().unwrap_or(defaults.node_name),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         storage_type: config.storage.name().to_owned(),
-        audit: defaults.audit,
+        audit: config.audit.clone(),
+        audit_devices: config.audit_devices.clone(),
+        audit_directories: config.audit_directories.clone(),
         revoke_wait: defaults.revoke_wait,
     }
 }

@@ -77,6 +77,9 @@ fn dev(args: &ServerArgs) -> anyhow::Result<ExitCode> {
         listeners: vec![Listener { address, tls: None, connections_max: CONNECTIONS_MAX }],
         storage: Storage::Memory,
         audit_dir: dir.path().to_owned(),
+        audit: coffer_vault::AuditSettings::default(),
+        audit_devices: Vec::new(),
+        audit_directories: Vec::new(),
         default_lease_ttl: None,
         max_lease_ttl: None,
         api_addr: None,
@@ -263,6 +266,7 @@ impl Running {
                 Err(error) => tracing::error!(%error, "certificate not reloaded, the present one stays"),
             }
         }
+        self.assembled.vault.reopen_audit_devices();
         let Some(Reload { path, logs }) = &self.reload else { return };
         let level = Config::load(path).map_err(anyhow::Error::from);
         match level.and_then(|config| logs.set_level(config.log_level.as_deref())) {

@@ -3,11 +3,14 @@
 //! A wrong value is refused with file, line and what was expected; an unknown key is a warning. Never opens
 //! anything but the configuration file itself, and holds no secrets.
 
+mod audit;
 mod read;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use coffer_vault::{AuditSettings, DeclaredDevice};
 
 /// Why a configuration was refused, in words for whoever wrote it.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,10 @@ pub(crate) struct Config {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) storage: Storage,
     pub(crate) audit_dir: PathBuf,
+    pub(crate) audit: AuditSettings,
+    pub(crate) audit_devices: Vec<DeclaredDevice>,
+    /// Where audit devices that are enabled by API may have their files.
+    pub(crate) audit_directories: Vec<PathBuf>,
     pub(crate) default_lease_ttl: Option<Duration>,
     pub(crate) max_lease_ttl: Option<Duration>,
     pub(crate) api_addr: Option<String>,

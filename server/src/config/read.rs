@@ -31,9 +31,9 @@ const LISTENER_WITHOUT_EFFECT: &[&str] = &[
     "tls_prefer_server_cipher_suites",
 ];
 
-type Read<T> = Result<T, HclError>;
+pub(super) type Read<T> = Result<T, HclError>;
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     file: &'a str,
     warnings: Vec<String>,
 }
@@ -52,7 +52,7 @@ pub(super) fn config(file: &str, source: &str) -> Result<Config, ConfigError> {
     let storage = found
         .storage
         .ok_or_else(|| whole("expected storage: storage \"embedded\" { path = \"/var/lib/coffer\" }"))?;
-    let audit_dir = match (found.audit_dir, &storage) {
+    let audit_dir = match (found.audit.dir, &storage) {
         (Some(dir), _) => dir,
         (None, Storage::Embedded { path }) => path.join("audit"),
         (None, Storage::Memory) => {
@@ -65,6 +65,9 @@ pub(super) fn config(file: &str, source: &str) -> Result<Config, ConfigError> {
         listeners: found.listeners,
         storage,
         audit_dir,
+        audit: found.audit.settings,
+        audit_devices: found.audit.devices,
+        audit_directories: found.audit_directories,
         default_lease_ttl: found.default_lease_ttl,
         max_lease_ttl: found.max_lease_ttl,
         api_addr: found.api_addr,
@@ -88,7 +91,8 @@ fn at(file: &str, error: &HclError) -> ConfigError {
 struct Found {
     listeners: Vec<Listener>,
     storage: Option<Storage>,
-    audit_dir: Option<PathBuf>,
+    audit: super::audit::Found,
+    audit_directories: Vec<PathBuf>,
     default_lease_ttl: Option<std::time::Duration>,
     max_lease_ttl: Option<std::time::Duration>,
     api_addr: Option<String>,
@@ -111,15 +115,11 @@ impl Reader<'_> {
                 found.storage = Some(self.storage(block)?);
             }
         }
-        for block in body.labelled_blocks("audit")? {
-            if found.audit_dir.is_some() {
-                return Err(HclError::new(block.at, "expected one audit log, found a second"));
-            }
-            found.audit_dir = Some(self.audit(block)?);
-        }
+        found.audit = self.audits(body)?;
         for entry in &body.entries {
             match entry.key.as_str() {
                 "listener" | "storage" | "backend" | "audit" => {}
+                "audit_directories" => found.audit_directories = directories(entry)?,
                 "default_lease_ttl" => found.default_lease_ttl = Some(ttl(entry)?),
                 "max_lease_ttl" => found.max_lease_ttl = Some(ttl(entry)?),
                 "api_addr" => found.api_addr = Some(url(entry)?),
@@ -204,31 +204,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The log is `audit.log` in a directory of its own, so a `file_path` must say just that.
-    fn audit(&mut self, block: Block<'_>) -> Read<PathBuf> {
-        if block.label != "file" {
-            return Err(HclError::new(block.at, format!("audit {:?}: expected \"file\"", block.label)));
-        }
-        let mut found = None;
-        for entry in &block.body.entries {
-            match entry.key.as_str() {
-                "file_path" | "path" => found = Some((path(entry)?, entry.at)),
-                _ => self.unknown(entry),
-            }
-        }
-        let (file, at) =
-            found.ok_or_else(|| missing(block, "file_path", "the path of the log, .../audit.log"))?;
-        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
-        match (file.file_name(), dir) {
-            (Some(name), Some(dir)) if name == "audit.log" => Ok(dir.to_owned()),
-            _ => Err(HclError::new(
-                at,
-                "\"file_path\" must end in /audit.log: the log has a directory of its own",
-            )),
-        }
-    }
-
-    fn unknown(&mut self, entry: &Entry) {
+    pub(super) fn unknown(&mut self, entry: &Entry) {
         self.warn(entry.at, &format!("unknown key {:?} is ignored", entry.key));
     }
 
@@ -237,18 +213,28 @@ impl Reader<'_> {
     }
 }
 
-fn missing(block: Block<'_>, key: &str, what: &str) -> HclError {
+pub(super) fn missing(block: Block<'_>, key: &str, what: &str) -> HclError {
     HclError::new(block.at, format!("expected {key:?} in this block: {what}"))
 }
 
-fn wrong(entry: &Entry, what: &str) -> HclError {
+pub(super) fn wrong(entry: &Entry, what: &str) -> HclError {
     HclError::new(entry.at, format!("{:?} must be {what}", entry.key))
 }
 
-fn path(entry: &Entry) -> Read<PathBuf> {
+pub(super) fn path(entry: &Entry) -> Read<PathBuf> {
     match entry.as_str()? {
         "" => Err(wrong(entry, "a path, and is empty")),
         text => Ok(Path::new(text).to_owned()),
+    }
+}
+
+/// Directories, each absolute.
+fn directories(entry: &Entry) -> Read<Vec<PathBuf>> {
+    let paths: Vec<PathBuf> = entry.as_strings()?.into_iter().map(PathBuf::from).collect();
+    if paths.iter().all(|path| path.is_absolute()) {
+        Ok(paths)
+    } else {
+        Err(wrong(entry, "a list of absolute paths"))
     }
 }
 
@@ -263,7 +249,7 @@ fn flag(entry: &Entry) -> Read<bool> {
     }
 }
 
-fn ttl(entry: &Entry) -> Read<std::time::Duration> {
+pub(super) fn ttl(entry: &Entry) -> Read<std::time::Duration> {
     match entry.as_duration()? {
         ttl if ttl.is_zero() => Err(wrong(entry, "a duration longer than zero, such as \"1h\"")),
         ttl => Ok(ttl),

@@ -1,5 +1,7 @@
 //! Configurations, right and wrong, with the very words of the refusals.
 
+use coffer_vault::{AuditSettings, Durability, OnFailure};
+
 use super::*;
 
 const TLS: &str = r#"
@@ -163,4 +165,97 @@ fn what_is_missing_as_a_whole() {
     assert!(refused("listener \"tcp\" {").starts_with("c.hcl:1:"));
     let absent = Config::load(Path::new("/nonexistent/c.hcl")).unwrap_err().to_string();
     assert!(absent.starts_with("/nonexistent/c.hcl: "), "{absent}");
+}
+
+#[test]
+fn audit_stanzas_say_what_is_written_and_where() {
+    let config = ok(&format!(
+        r#"{TLS}
+storage "embedded" {{ path = "/d" }}
+audit_directories = ["/var/log/devices"]
+audit "file" {{
+  file_path     = "/var/log/coffer/audit.log"
+  durability    = "disk"
+  on_failure    = "degraded"
+  buffer_bytes  = 1000000
+  rotate_bytes  = 2000000
+  quota_bytes   = 3000000
+  reserve_bytes = 4000000
+  retain        = "720h"
+}}
+audit "file" "first/" {{
+  description = "one"
+  options {{
+    file_path     = "/var/log/devices/first.log"
+    hmac_accessor = false
+  }}
+}}
+audit "file" "second" {{ file_path = "/var/log/devices/second.log" }}
+"#
+    ));
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.audit_dir, PathBuf::from("/var/log/coffer"));
+    let expected = AuditSettings {
+        durability: Durability::Disk,
+        on_failure: OnFailure::Degraded { buffer_bytes: 1_000_000 },
+        rotate_bytes: 2_000_000,
+        quota_bytes: Some(3_000_000),
+        reserve_bytes: Some(4_000_000),
+        retain: Some(Duration::from_secs(720 * 3600)),
+        ..AuditSettings::default()
+    };
+    assert_eq!(config.audit, expected);
+    assert_eq!(config.audit_directories, [PathBuf::from("/var/log/devices")]);
+    let [first, second] = config.audit_devices.as_slice() else { panic!("{:?}", config.audit_devices) };
+    assert_eq!((first.name.as_str(), first.description.as_str()), ("first", "one"));
+    assert_eq!(first.options["hmac_accessor"], "false");
+    assert_eq!(
+        (second.name.as_str(), second.options["file_path"].as_str()),
+        ("second", "/var/log/devices/second.log")
+    );
+}
+
+#[test]
+fn audit_stanzas_in_json_are_the_same() {
+    let json = |audit: &str| {
+        ok(&format!(
+            r#"{{"listener": {{"tcp": {{"address": "127.0.0.1:8200", "tls_disable": true}}}},
+            "storage": {{"embedded": {{"path": "/d"}}}}, "audit": {audit}}}"#
+        ))
+    };
+    let device = r#"{"description": "one", "options": {"file_path": "/x/a.log"}}"#;
+    for audit in [
+        format!(r#"{{"file": {{"first": {device}}}}}"#),
+        format!(r#"[{{"file": [{{"first": [{device}]}}]}}]"#),
+        format!(r#"[{{"file": {{"first": {device}}}}}, {{"file": {{"file_path": "/l/audit.log"}}}}]"#),
+    ] {
+        let config = json(&audit);
+        assert_eq!(config.audit_devices.len(), 1, "{audit}");
+        assert_eq!(config.audit_devices[0].options["file_path"], "/x/a.log");
+        let dir = if audit.contains("/l/") { "/l" } else { "/d/audit" };
+        assert_eq!(config.audit_dir, PathBuf::from(dir));
+    }
+}
+
+#[test]
+fn audit_stanzas_that_cannot_be_meant_are_refused() {
+    let of = |stanza: &str| refused(&format!("{TLS}storage \"inmem\" {{}}\n{stanza}"));
+    for (stanza, wanted) in [
+        ("audit \"file\" { durability = \"none\" }", "must be \"process\" or \"disk\""),
+        ("audit \"file\" { file_path = \"/l/audit.log\"\n buffer_bytes = 5 }", "degraded"),
+        ("audit \"file\" { rotate_bytes = 5 }", "at least"),
+        ("audit \"file\" \"a\" { options { log_raw = true\n file_path = \"/x/a\" } }", "log_raw"),
+        ("audit \"file\" \"a\" { options { mode = \"0644\"\n file_path = \"/x/a\" } }", "mode"),
+        ("audit \"file\" \"a\" { }", "expected \"file_path\""),
+        ("audit \"file\" \"chain\" { file_path = \"/x/a\" }", "taken by the server"),
+        (
+            "audit \"file\" \"a\" { file_path = \"/x/a\" }\naudit \"file\" \"a\" { file_path = \"/x/b\" }",
+            "second",
+        ),
+        ("audit \"syslog\" \"a\" { }", "expected \"file\""),
+        ("audit_directories = [\"x\"]", "absolute"),
+    ] {
+        let said = of(stanza);
+        assert!(said.contains(wanted), "{stanza}: {said}");
+    }
 }

@@ -35,7 +35,9 @@ mod sys;
 mod token;
 mod vault;
 
-pub use audit::{AuditSettings, Audited, DeclaredDevice, Durability, OnFailure};
+pub use audit::{
+    AuditSettings, Audited, DeclaredDevice, Durability, OnFailure, check_device_name, check_device_options,
+};
 pub use auth::HttpKeys;
 pub use deps::{Clock, Deps, FetchKeys, KeysQuery, VaultConfig};
 pub use error::VaultError;

@@ -97,6 +97,15 @@ pub struct Block<'a> {
     pub at: Position,
 }
 
+/// A block that may have a name after its label, as in `x "label" "name" {}`.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedBlock<'a> {
+    /// The second label.
+    pub name: Option<&'a str>,
+    /// The rest.
+    pub block: Block<'a>,
+}
+
 /// Reads a document: JSON when the first character is `{`, else HCL1.
 pub fn parse(source: &str) -> Result<Body, HclError> {
     if source.len() > MAX_HCL_BYTES {
@@ -127,6 +136,40 @@ impl Body {
         Ok(found)
     }
 
+    /// All blocks named `key` that carry a label and may carry a name, in every spelling: `key "label" "name" {}`,
+    /// `key "label" {}`, and both as nested objects. Where names are keys of an object, an object with one of the
+    /// keys in `own` is a block without a name.
+    pub fn named_blocks(&self, key: &str, own: &[&str]) -> Result<Vec<NamedBlock<'_>>, HclError> {
+        let mut found = Vec::new();
+        for entry in self.entries.iter().filter(|e| e.key == key) {
+            match entry.labels.as_slice() {
+                [label, name] => found.extend(objects(entry, &entry.value)?.into_iter().map(|body| {
+                    let block = Block { label, body, at: entry.at };
+                    NamedBlock { name: Some(name), block }
+                })),
+                [label] => collect_named(entry, label, own, &mut found)?,
+                [] => {
+                    for body in objects(entry, &entry.value)? {
+                        for inner in &body.entries {
+                            match inner.labels.as_slice() {
+                                [] => collect_named(inner, &inner.key, own, &mut found)?,
+                                [name] => {
+                                    found.extend(objects(inner, &inner.value)?.into_iter().map(|body| {
+                                        let block = Block { label: &inner.key, body, at: inner.at };
+                                        NamedBlock { name: Some(name), block }
+                                    }))
+                                }
+                                _ => return Err(HclError::new(inner.at, "too many labels")),
+                            }
+                        }
+                    }
+                }
+                _ => return Err(HclError::new(entry.at, format!("block {key:?} takes at most two labels"))),
+            }
+        }
+        Ok(found)
+    }
+
     /// All blocks named `key` without a label: `key {}`, `key = {}`, `"key": [{}, {}]`.
     pub fn blocks(&self, key: &str) -> Result<Vec<Block<'_>>, HclError> {
         let mut found = Vec::new();
@@ -140,6 +183,33 @@ impl Body {
         }
         Ok(found)
     }
+}
+
+/// What stands below a label: the block itself, or blocks by name.
+fn collect_named<'a>(
+    entry: &'a Entry,
+    label: &'a str,
+    own: &[&str],
+    found: &mut Vec<NamedBlock<'a>>,
+) -> Result<(), HclError> {
+    for body in objects(entry, &entry.value)? {
+        let holds_names = !body.entries.is_empty()
+            && body
+                .entries
+                .iter()
+                .all(|inner| !own.contains(&inner.key.as_str()) && objects(inner, &inner.value).is_ok());
+        if !holds_names {
+            found.push(NamedBlock { name: None, block: Block { label, body, at: entry.at } });
+            continue;
+        }
+        for inner in &body.entries {
+            for body in objects(inner, &inner.value)? {
+                let block = Block { label, body, at: inner.at };
+                found.push(NamedBlock { name: Some(&inner.key), block });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn collect_labelled<'a>(

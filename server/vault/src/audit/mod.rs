@@ -13,7 +13,7 @@ mod room;
 mod settings;
 mod tail;
 
-pub use device::DeclaredDevice;
+pub use device::{DeclaredDevice, check_device_name, check_device_options};
 pub(crate) use log::AuditLog;
 pub(crate) use meters::AuditMeters;
 pub(crate) use pen::NotWritten;

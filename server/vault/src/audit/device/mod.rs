@@ -27,7 +27,7 @@ pub(crate) use tell::{Told, after, before};
 use super::disk::SystemDisk;
 use super::meters::AuditMeters;
 use crate::codec::{self, transact};
-use crate::error::{Fail, bad};
+use crate::error::{Fail, VaultError, bad};
 use crate::rows;
 use crate::swap::Swap;
 
@@ -250,8 +250,20 @@ fn fresh(device: DeclaredDevice, local: bool, declared: bool, created: Timestamp
     Entry { name, description, options, local, declared, created, salt: Salt::random() }
 }
 
+/// Whether a device may be called so; for whoever reads a configuration.
+pub fn check_device_name(name: &str) -> Result<(), VaultError> {
+    Ok(check_name(name)?)
+}
+
+/// Whether a device may have these options; for whoever reads a configuration. Whether its file may be where it is said to
+/// be is decided when it is opened.
+pub fn check_device_options(options: &BTreeMap<String, String>) -> Result<(), VaultError> {
+    FileOptions::parse(options)?;
+    Ok(())
+}
+
 /// Whether a device may be called so.
-pub(crate) fn check_name(name: &str) -> Result<(), Fail> {
+fn check_name(name: &str) -> Result<(), Fail> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 128 || !name.chars().all(good) {
         return Err(bad("the path of an audit device is letters, digits, dots, dashes and underscores"));
