@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use coffer_barrier::store::Store;
 use coffer_barrier::{Barrier, MountId};
 use coffer_core::secret::SecretBytes;
 use coffer_core::shamir::Threshold;
@@ -28,7 +29,12 @@ pub(crate) struct Bench<E> {
 
 impl<E: Engine> Bench<E> {
     pub(crate) async fn new(engine: E) -> Self {
-        let barrier = Barrier::new(Arc::new(MemoryStore::new()));
+        Self::over(Arc::new(MemoryStore::new()), engine).await
+    }
+
+    /// On a store that does not fail before this has returned.
+    pub(crate) async fn over(store: Arc<dyn Store>, engine: E) -> Self {
+        let barrier = Barrier::new(store);
         let mut rng: rand::rngs::StdRng = rand::make_rng();
         let shares = barrier.initialize(Threshold::new(1, 1).unwrap(), &mut rng).await.unwrap();
         barrier.unseal(&shares).await.unwrap();
