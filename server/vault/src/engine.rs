@@ -27,6 +27,7 @@ pub(crate) async fn handle(
     mount: &Arc<Mount>,
     rest: &str,
 ) -> Result<Outcome, Fail> {
+    mount.check_ready()?;
     let display_name = permitted.caller()?.display_name.clone();
     let acl = permitted.acl()?;
     let prefix = mount.full_path();

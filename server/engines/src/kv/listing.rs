@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{record, warned};
-use crate::engine::{EngineReply, EngineRequest};
+use crate::engine::{EngineReply, EngineRequest, Sees};
 use crate::input::{self, PAGE_MAX, object};
 use crate::{EngineError, ReadView};
 
@@ -46,7 +46,7 @@ pub(super) async fn scan(
     areas: &[&str],
 ) -> Result<EngineReply, EngineError> {
     let page = Page::of(req, PAGE_MAX)?;
-    let names = Walk::new(view, req, dir, areas).take(page.after, page.limit + 1).await?;
+    let names = Walk::new(view, req.sees, dir, areas).take(page.after, page.limit + 1).await?;
     Ok(page.reply(names, true))
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn scan_detailed(
     dir: &str,
 ) -> Result<EngineReply, EngineError> {
     let page = Page::of(req, DETAILED_MAX)?;
-    let walk = Walk::new(view, req, dir, &["detailed-metadata/", "metadata/", "data/"]);
+    let walk = Walk::new(view, req.sees, dir, &["detailed-metadata/", "metadata/", "data/"]);
     let names = walk.take(page.after, page.limit + 1).await?;
     if names.is_empty() {
         return Ok(EngineReply::Data(Map::new()));
@@ -135,23 +135,38 @@ fn below(dir: &str, name: &str) -> String {
 }
 
 /// A walk over everything below a directory.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     view: &'a ReadView<'a>,
-    req: &'a EngineRequest<'a>,
+    sees: &'a Sees<'a>,
     base: &'a str,
     areas: &'a [&'a str],
     /// Directories still to be entered, relative to the base, each with its slash; the last one first.
     stack: Vec<String>,
     looked_at: usize,
+    looked_at_max: usize,
 }
 
 impl<'a> Walk<'a> {
-    fn new(view: &'a ReadView<'a>, req: &'a EngineRequest<'a>, base: &'a str, areas: &'a [&'a str]) -> Self {
-        Self { view, req, base, areas, stack: Vec::new(), looked_at: 0 }
+    pub(super) fn new(
+        view: &'a ReadView<'a>,
+        sees: &'a Sees<'a>,
+        base: &'a str,
+        areas: &'a [&'a str],
+    ) -> Self {
+        Self { view, sees, base, areas, stack: Vec::new(), looked_at: 0, looked_at_max: SCANNED_MAX }
+    }
+
+    /// For the server's own work, which no client waits for in a hurry.
+    pub(super) fn without_bound(self) -> Self {
+        Self { looked_at_max: usize::MAX, ..self }
     }
 
     /// Up to `limit` names behind `after`, relative to the base.
-    async fn take(mut self, after: Option<&str>, limit: usize) -> Result<Vec<String>, EngineError> {
+    pub(super) async fn take(
+        mut self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, EngineError> {
         let mut found = Vec::new();
         let (mut dir, mut rest) = (String::new(), after.unwrap_or(""));
         // Down to the directory of `after`: what comes behind it on the way is still to be entered.
@@ -185,7 +200,7 @@ impl<'a> Walk<'a> {
     fn sees(&self, name: &str) -> bool {
         let path = below(self.base, name);
         let paths: Vec<String> = self.areas.iter().map(|area| format!("{area}{path}")).collect();
-        (self.req.sees)(&paths)
+        (self.sees)(&paths)
     }
 
     /// The secrets directly in `dir` that come behind `after`, and all its directories.
@@ -201,7 +216,7 @@ impl<'a> Walk<'a> {
         loop {
             let page = self.view.list(place, last.as_deref(), PAGE_MAX).await?;
             self.looked_at += page.len().max(1);
-            if self.looked_at > SCANNED_MAX {
+            if self.looked_at > self.looked_at_max {
                 return Err(EngineError::bad(format!(
                     "there are more than {SCANNED_MAX} names to look at: scan a path further down"
                 )));

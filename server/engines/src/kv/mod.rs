@@ -14,7 +14,7 @@ mod versions;
 use async_trait::async_trait;
 use coffer_barrier::RecordKind;
 
-pub use plain::{PLAIN_KIND, PlainKvEngine, upgrade};
+pub use plain::{PLAIN_KIND, PlainKvEngine, secrets, upgrade};
 
 use crate::engine::{Effect, Engine, EngineReply, EngineRequest, Op};
 use crate::{EngineError, ReadView, WriteView};

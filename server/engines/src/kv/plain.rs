@@ -80,6 +80,15 @@ fn effect(event_type: &'static str, operation: &'static str, path: &str) -> Vec<
     vec![Effect { event_type, path: path.to_owned(), operation }]
 }
 
+/// Up to `limit` paths of a mount's secrets behind `after`, in the order of a SCAN.
+pub async fn secrets(
+    view: &ReadView<'_>,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<String>, EngineError> {
+    listing::Walk::new(view, &|_| true, "", &[]).without_bound().take(after, limit).await
+}
+
 /// Gives the secrets below a mount the metadata of version 2, as part of a transaction: those of `paths` that have
 /// none yet. Values stay where they are. To be called while nobody else writes to the mount.
 pub async fn upgrade(view: &mut WriteView<'_>, paths: &[String], now: Timestamp) -> Result<(), EngineError> {

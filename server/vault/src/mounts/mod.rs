@@ -4,6 +4,7 @@
 //! Only the table. What a mount does is the engine's or the auth method's.
 
 mod ops;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,6 +57,9 @@ pub(crate) struct Mount {
     pub(crate) boundary: Option<PolicyName>,
     /// Being removed: it answers nothing any more, but what it issued is still to be taken back.
     pub(crate) tainted: bool,
+    /// On its way from one version of its engine to the next: it answers nothing until that is done.
+    #[serde(default)]
+    pub(crate) upgrading: bool,
 }
 
 impl Mount {
@@ -70,10 +74,20 @@ impl Mount {
     /// Which engine serves it: the same type has one for each of its versions.
     pub(crate) fn engine_kind(&self) -> &str {
         match self.kind.as_str() {
-            "kv" if self.options.get("version").is_none_or(|version| version != "2") => PLAIN_KIND,
+            "kv" if !self.versioned() => PLAIN_KIND,
             "generic" => PLAIN_KIND,
             kind => kind,
         }
+    }
+
+    /// Whether it is a key-value mount of version 2.
+    pub(crate) fn versioned(&self) -> bool {
+        self.kind == "kv" && self.options.get("version").is_some_and(|version| version == "2")
+    }
+
+    /// Fails while the mount is being upgraded.
+    pub(crate) fn check_ready(&self) -> Result<(), Fail> {
+        if self.upgrading { Err(upgrade::refusal()) } else { Ok(()) }
     }
 
     /// The guarded row that is this mount.
@@ -169,8 +183,13 @@ impl MountTable {
     pub(crate) async fn guard_in(writer: &mut Writer, mount: &Mount) -> Result<(), Fail> {
         let key = mount.key();
         let stored = codec::get::<Mount>(writer as &dyn Read, &key).await?;
-        if stored.is_none_or(|m| m.tainted) {
+        let Some(stored) = stored.filter(|m| !m.tainted) else {
             return Err(Fail::NoRoute(mount.full_path()));
+        };
+        stored.check_ready()?;
+        if stored.engine_kind() != mount.engine_kind() {
+            // Upgraded since the request was routed: what it was about to do belongs to the old version.
+            return Err(upgrade::refusal());
         }
         writer.guard(&key)?;
         Ok(())

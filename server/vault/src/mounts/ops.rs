@@ -8,7 +8,7 @@ use coffer_barrier::{MountId, Read};
 use coffer_core::policy::PolicyName;
 use serde_json::{Map, Value, json};
 
-use super::{Class, Mount, MountTable};
+use super::{Class, Mount, MountTable, upgrade};
 use crate::auth::Method;
 use crate::codec::{self, transact};
 use crate::dispatch::DELIVERY;
@@ -211,6 +211,7 @@ pub(crate) fn blank(class: Class, path: &str, kind: &str, now: coffer_core::time
         max_ttl: Duration::ZERO,
         boundary: None,
         tainted: false,
+        upgrading: false,
     }
 }
 
@@ -219,9 +220,14 @@ async fn tune(ctx: &mut Ctx, class: Class, path: &str) -> Result<Outcome, Fail> 
     let _turn = open.mounts.changing.lock().await;
     let mut mount = (*existing(ctx, class, path)?).clone();
     apply_tuning(&mut mount, &ctx.request.body)?;
+    let wanted = upgrade::tune_options(&mut mount, &ctx.request.body)?;
     let stored: Result<(), Fail> = transact!(open.barrier, |w| MountTable::put_in(w, &mount).await?);
     stored?;
     open.mounts.reload().await?;
+    if wanted {
+        upgrade::run(&open, mount).await?;
+        return Ok(Outcome::empty().warning(vec!["Upgraded mount from version 1 to version 2.".to_owned()]));
+    }
     Ok(Outcome::empty())
 }
 
