@@ -45,7 +45,7 @@ pub(crate) fn unfit_status(why: &Unfit) -> StatusCode {
         | Unfit::Path(_)
         | Unfit::Query
         | Unfit::SlashWrite
-        | Unfit::Wrapping => StatusCode::BAD_REQUEST,
+        | Unfit::Wrapping(_) => StatusCode::BAD_REQUEST,
         Unfit::Token => StatusCode::FORBIDDEN,
         Unfit::Namespace | Unfit::NoRoute => StatusCode::NOT_FOUND,
         Unfit::Method => StatusCode::METHOD_NOT_ALLOWED,

@@ -35,6 +35,9 @@ pub(crate) async fn subscribe(
     if head.operation != Operation::Read {
         return Err(Unfit::Method);
     }
+    if head.wrap_ttl.is_some() {
+        return Err(Unfit::Wrapping("a stream cannot be wrapped"));
+    }
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await.ok();
     let after = head.query.get("after").cloned();
     let request = request(api, id, parts, head, Map::new());

@@ -4,6 +4,7 @@
 //! business. Order: size, path, headers, body.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::Query;
 use coffer_core::path::{PathError, VaultPath};
@@ -49,8 +50,8 @@ pub(crate) enum Unfit {
     Token,
     #[error("namespace not found")]
     Namespace,
-    #[error("response wrapping is not available: nothing was done")]
-    Wrapping,
+    #[error("error parsing X-Vault-Wrap-TTL header: {0}")]
+    Wrapping(&'static str),
     #[error("{0}")]
     Body(#[from] BodyError),
     #[error("invalid value for {0:?}: expected an HTTP status from 200 to 599")]
@@ -64,6 +65,7 @@ pub(crate) struct Head {
     pub(crate) path: String,
     pub(crate) token: Option<Token>,
     pub(crate) query: BTreeMap<String, String>,
+    pub(crate) wrap_ttl: Option<Duration>,
 }
 
 /// The canonical path below `/v1/`.
@@ -95,7 +97,7 @@ pub(crate) fn head(method: &Method, path: &VaultPath, uri: &Uri, headers: &Heade
     let operation = operation(method, &query)?;
     content_type(operation, headers)?;
     namespace(headers)?;
-    wrapping(headers)?;
+    let wrap_ttl = wrapping(headers)?;
     let path = match operation {
         Operation::List | Operation::Scan => path.as_str().to_owned(),
         Operation::Create | Operation::Update | Operation::Patch
@@ -105,7 +107,7 @@ pub(crate) fn head(method: &Method, path: &VaultPath, uri: &Uri, headers: &Heade
         }
         _ => path.trimmed().to_owned(),
     };
-    Ok(Head { operation, path, token: token(headers)?, query })
+    Ok(Head { operation, path, token: token(headers)?, query, wrap_ttl })
 }
 
 /// The query's pairs; of a key that occurs twice the first counts, as in Go's clients.
@@ -180,13 +182,16 @@ fn namespace(headers: &HeaderMap) -> Result<(), Unfit> {
     }
 }
 
-/// Answering without the wrapping that was asked for would hand out what should be sealed.
-fn wrapping(headers: &HeaderMap) -> Result<(), Unfit> {
-    let Some(ttl) = headers.get("x-vault-wrap-ttl") else { return Ok(()) };
-    match ttl.to_str().ok().map(parse_duration) {
-        Some(Ok(ttl)) if ttl.is_zero() => Ok(()),
-        _ => Err(Unfit::Wrapping),
+/// For how long the reply is to be wrapped; none, or nothing, for not at all. What cannot be read is refused: answering
+/// without the wrapping that was asked for would hand out what should be sealed.
+fn wrapping(headers: &HeaderMap) -> Result<Option<Duration>, Unfit> {
+    let Some(ttl) = headers.get("x-vault-wrap-ttl") else { return Ok(None) };
+    let text = ttl.to_str().map_err(|_| Unfit::Wrapping("invalid duration"))?.trim();
+    if text.starts_with('-') {
+        return Err(Unfit::Wrapping("requested wrap ttl cannot be negative"));
     }
+    let ttl = parse_duration(text).map_err(|_| Unfit::Wrapping("invalid duration"))?;
+    Ok(Some(ttl).filter(|ttl| !ttl.is_zero()))
 }
 
 #[cfg(test)]
@@ -279,11 +284,23 @@ mod tests {
 
     #[test]
     fn what_this_release_does_not_do_is_refused_rather_than_ignored() {
-        assert_eq!(parse("GET", "/v1/a", &[("x-vault-wrap-ttl", "60")]).unwrap_err(), Unfit::Wrapping);
-        assert!(parse("GET", "/v1/a", &[("x-vault-wrap-ttl", "0s")]).is_ok());
         assert_eq!(parse("GET", "/v1/a", &[("x-vault-namespace", "team")]).unwrap_err(), Unfit::Namespace);
         assert!(parse("GET", "/v1/a", &[("x-vault-namespace", "root")]).is_ok());
         assert!(parse("GET", "/v1/a", &[("x-vault-request", "true")]).is_ok());
+    }
+
+    #[test]
+    fn wrapping_takes_seconds_or_a_duration() {
+        let ttl = |text: &str| parse("GET", "/v1/a", &[("x-vault-wrap-ttl", text)]).map(|head| head.wrap_ttl);
+        for (text, seconds) in [("60", 60), ("60s", 60), ("2m", 120), ("1.5h", 5400)] {
+            assert_eq!(ttl(text).unwrap(), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for none in ["", "0", "0s"] {
+            assert_eq!(ttl(none).unwrap(), None, "{none:?}");
+        }
+        for bad in ["x", "-5", "-5s", "60 apples", "99999999999999999999"] {
+            assert!(matches!(ttl(bad), Err(Unfit::Wrapping(_))), "{bad}");
+        }
     }
 
     #[test]

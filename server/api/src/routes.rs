@@ -78,6 +78,7 @@ pub(crate) fn request(api: &Api, id: &str, parts: &Parts, head: Head, body: Map<
         token: head.token,
         body,
         query: head.query,
+        wrap_ttl: head.wrap_ttl,
         client_ip: Peer::ip(&parts.extensions),
         received: api.clock.now(),
     }

@@ -271,13 +271,28 @@ async fn tokens_are_asked_for() {
 }
 
 #[tokio::test]
-async fn wrapping_and_namespaces_are_refused_rather_than_ignored() {
+async fn wrapping_is_asked_for_by_a_header() {
     let bed = bed().await;
-    for (header, value, wanted) in [("x-vault-wrap-ttl", "60", 400), ("x-vault-namespace", "team-a", 404)] {
-        let request = Request::get("/v1/auth/token/lookup-self").header("x-vault-token", &bed.token);
-        let response = bed.send(request.header(header, value).body(Body::empty()).unwrap()).await;
-        assert_eq!(response.status().as_u16(), wanted, "{header}");
-    }
+    let ask = async |path: &str, value: &str| {
+        let request = Request::get(format!("/v1/{path}")).header("x-vault-token", &bed.token);
+        let request = request.header("x-vault-wrap-ttl", value);
+        read(bed.send(request.body(Body::empty()).unwrap()).await).await
+    };
+    let (status, body) = ask("auth/token/lookup-self", "60s").await;
+    assert_eq!((status.as_u16(), &body["wrap_info"]["ttl"]), (200, &json!(60)));
+    let (status, body) = ask("auth/token/lookup-self", "rubbish").await;
+    let said = "error parsing X-Vault-Wrap-TTL header: invalid duration";
+    assert_eq!((status.as_u16(), &body["errors"][0]), (400, &json!(said)));
+    let (status, _) = ask("sys/events/subscribe/kv*", "60s").await;
+    assert_eq!(status, 400, "a stream cannot be put away");
+}
+
+#[tokio::test]
+async fn namespaces_are_refused_rather_than_ignored() {
+    let bed = bed().await;
+    let request = Request::get("/v1/auth/token/lookup-self").header("x-vault-token", &bed.token);
+    let response = bed.send(request.header("x-vault-namespace", "team-a").body(Body::empty()).unwrap()).await;
+    assert_eq!(response.status(), 404);
 }
 
 async fn subscribe(bed: &Bed, uri: &str) -> Response {

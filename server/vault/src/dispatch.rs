@@ -68,6 +68,11 @@ impl Target {
         matches!(self, Self::Auth(_, method, rest) if method.is_login(rest, request))
     }
 
+    /// Whether this is answered on the strength of a wrapping token, whoever asks.
+    pub(crate) fn by_wrapping_token(&self, request: &Request) -> bool {
+        matches!(self, Self::Sys(rest) if token::wrapping::by_wrapping_token(rest, request))
+    }
+
     /// Whether every living token may do this, whatever its policies.
     pub(crate) fn for_any_token(&self, request: &Request) -> bool {
         let Self::Sys(rest) = self else { return false };

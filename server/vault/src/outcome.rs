@@ -29,6 +29,8 @@ pub(crate) struct Outcome {
 pub(crate) enum Undo {
     Lease(String),
     Token(TokenHash),
+    /// Both, in this order.
+    Both(Box<Undo>, Box<Undo>),
 }
 
 /// The body to be.
@@ -45,6 +47,8 @@ pub(crate) enum Body {
     Auth(Value),
     /// Already complete.
     Raw(Value),
+    /// An envelope with nothing but the token of a reply that was put away.
+    Wrapped(Value),
     /// Text of its own content type.
     Text { content_type: &'static str, text: String },
 }
@@ -114,6 +118,23 @@ impl Outcome {
         Self { identity: Some(entry.clone()), ..Self::of(200, Body::Auth(auth)) }
     }
 
+    /// `200` with a body that is complete already.
+    pub(crate) fn raw(body: Value) -> Self {
+        Self::of(200, Body::Raw(body))
+    }
+
+    /// `200` with `wrap_info`.
+    pub(crate) fn wrapped(info: Value) -> Self {
+        Self::of(200, Body::Wrapped(info))
+    }
+
+    /// Whether there is a reply that could be put away: a success with an envelope, and not one that is wrapped already.
+    pub(crate) const fn can_be_wrapped(&self) -> bool {
+        let enveloped =
+            matches!(self.body, Body::Data(_) | Body::Doubled(_) | Body::Leased { .. } | Body::Auth(_));
+        enveloped && self.status < 300
+    }
+
     /// `200` with text.
     pub(crate) fn text(content_type: &'static str, text: String) -> Self {
         Self::of(200, Body::Text { content_type, text })
@@ -181,6 +202,17 @@ impl Outcome {
                     map.insert("warnings".into(), json!(self.warnings));
                 }
                 Reply::json(status, value)
+            }
+            Body::Wrapped(info) => {
+                let mut whole = Envelope { request_id: "", warnings: &self.warnings }.with(
+                    "",
+                    0,
+                    false,
+                    Value::Null,
+                    Value::Null,
+                );
+                whole["wrap_info"] = info;
+                Reply::json(status, whole)
             }
             Body::Text { content_type, text } => {
                 Reply { status, body: ReplyBody::Text { content_type, text } }

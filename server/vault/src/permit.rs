@@ -4,9 +4,10 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coffer_core::path::VaultPath;
-use coffer_core::policy::{self, Acl, Operation as Needs, Params};
+use coffer_core::policy::{self, Acl, Decision, Operation as Needs, Params};
 use serde_json::Value;
 
 use crate::error::Fail;
@@ -96,10 +97,23 @@ where
             }
         }
     }
+    if !wrapping_fits(&decision, request.wrap_ttl) {
+        return Err(Fail::Denied);
+    }
     if !decision.allowed || (policy::requires_sudo(needs(request.operation), &path) && !decision.sudo) {
         return Err(Fail::Denied);
     }
     Ok(Permitted { sudo: decision.sudo, caller: Some(caller) })
+}
+
+/// Whether a reply may be asked for with this wrapping, or without any. Limits that leave nothing let nothing pass.
+fn wrapping_fits(decision: &Decision, ttl: Option<Duration>) -> bool {
+    match (decision.min_wrapping_ttl, decision.max_wrapping_ttl) {
+        (None, None) => true,
+        (min, max) => {
+            ttl.is_some_and(|ttl| min.is_none_or(|min| ttl >= min) && max.is_none_or(|max| ttl <= max))
+        }
+    }
 }
 
 /// Whether a token may do something to a path right now; for streams, which decide again at each event.

@@ -17,7 +17,7 @@ use crate::outcome::{Outcome, Undo};
 use crate::permit::{self, Permitted};
 use crate::request::{Operation, Refusal, Reply, Request};
 use crate::revoke;
-use crate::token::{LiveToken, TokenEntry};
+use crate::token::{self, LiveToken, TokenEntry};
 
 /// The longest path kept of a request that was refused before it was understood.
 const REFUSED_PATH_MAX: usize = 1024;
@@ -164,10 +164,32 @@ async fn serve(ctx: &mut Ctx) -> Result<Outcome, Fail> {
         ctx.intend(None).await?;
     }
     let outcome = dispatch::handle(ctx, &permitted, target).await?;
+    let outcome = wrapped(ctx, &permitted, outcome).await?;
     if !ctx.intent {
         unchanged(ctx, &permitted, generation).await?;
     }
     Ok(outcome)
+}
+
+/// Puts the reply away if that was asked for. What cannot be put away is taken back.
+async fn wrapped(ctx: &mut Ctx, permitted: &Permitted, mut outcome: Outcome) -> Result<Outcome, Fail> {
+    let Some(ttl) = ctx.request.wrap_ttl else { return Ok(outcome) };
+    let inner = outcome.undo.take();
+    match token::wrapping::wrap(ctx, ttl, permitted.caller().ok(), outcome).await {
+        Ok(mut outcome) => {
+            outcome.undo = match (outcome.undo.take(), inner) {
+                (Some(a), Some(b)) => Some(Undo::Both(Box::new(a), Box::new(b))),
+                (a, b) => a.or(b),
+            };
+            Ok(outcome)
+        }
+        Err(fail) => {
+            if let Some(undo) = inner {
+                take_back(&ctx.open, undo).await;
+            }
+            Err(fail)
+        }
+    }
 }
 
 /// R7: if anything was cut off since `generation`, the request is decided again, in the present. Gives back the
@@ -186,7 +208,7 @@ async fn unchanged(ctx: &Ctx, permitted: &Permitted, generation: u64) -> Result<
 
 /// Who asks, and whether he may. Paths that do not exist are refused to those who may not see them.
 async fn permit(ctx: &mut Ctx, target: Option<&Target>) -> Result<Permitted, Fail> {
-    if target.is_some_and(|t| t.is_login(&ctx.request)) {
+    if target.is_some_and(|t| t.is_login(&ctx.request) || t.by_wrapping_token(&ctx.request)) {
         return Ok(permit::anonymous());
     }
     let caller = authenticate(ctx).await?;
@@ -287,6 +309,11 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
 /// A credential nobody wrote down must not stay.
 async fn take_back(open: &Arc<Open>, undo: Undo) {
     let result = match undo {
+        Undo::Both(first, second) => {
+            Box::pin(take_back(open, *first)).await;
+            Box::pin(take_back(open, *second)).await;
+            return;
+        }
         Undo::Lease(id) => revoke::leases(open, &[id]).await.map(|_| ()),
         Undo::Token(hash) => revoke::token(open, &hash).await.map(|_| ()),
     };

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use coffer_core::time::Timestamp;
 use coffer_core::token::Token;
@@ -64,6 +65,8 @@ pub struct Request {
     pub body: Map<String, Value>,
     /// Query parameters.
     pub query: BTreeMap<String, String>,
+    /// Put the reply away and answer with a token for it, which lives this long. Never zero.
+    pub wrap_ttl: Option<Duration>,
     /// Where it came from.
     pub client_ip: IpAddr,
     /// When its last byte arrived.

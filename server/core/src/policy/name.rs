@@ -41,6 +41,16 @@ impl PolicyName {
         Self("default".into())
     }
 
+    /// The name `response-wrapping`, of the policy that the tokens of wrapped replies have, and no others.
+    pub fn response_wrapping() -> Self {
+        Self("response-wrapping".into())
+    }
+
+    /// Whether this names the policy of the tokens of wrapped replies.
+    pub fn is_response_wrapping(&self) -> bool {
+        &*self.0 == "response-wrapping"
+    }
+
     /// Whether this names the root policy.
     pub fn is_root(&self) -> bool {
         &*self.0 == "root"

@@ -12,12 +12,14 @@ use crate::outcome::Outcome;
 use crate::permit::Permitted;
 use crate::pipeline::{Ctx, only};
 use crate::request::Operation;
-use crate::{events, lease};
+use crate::{events, lease, token};
 
 /// Paths that are questions although they come as writes.
 pub(crate) fn only_asks(rest: &str) -> bool {
-    matches!(rest, "capabilities" | "capabilities-self" | "capabilities-accessor" | "leases/lookup")
-        || rest.starts_with("leases/lookup/")
+    matches!(
+        rest,
+        "capabilities" | "capabilities-self" | "capabilities-accessor" | "leases/lookup" | "wrapping/lookup"
+    ) || rest.starts_with("leases/lookup/")
         || rest.starts_with("audit-hash/")
 }
 
@@ -53,6 +55,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
             Ok(Outcome::text("text/plain; version=0.0.4", text))
         }
         "seal" => seal(ctx),
+        "wrapping" => token::wrapping::handle(ctx, permitted, rest).await,
         "events" => {
             // The stream itself does not come through here; what does is the decision about it.
             only(&ctx.request, &[Operation::Read])?;

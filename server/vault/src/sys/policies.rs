@@ -59,8 +59,8 @@ async fn read(ctx: &Ctx, name: &PolicyName, field: &str) -> Result<Outcome, Fail
 }
 
 async fn write(ctx: &Ctx, name: &PolicyName) -> Result<Outcome, Fail> {
-    if name.is_root() {
-        return Err(bad("cannot update \"root\" policy"));
+    if name.is_root() || name.is_response_wrapping() {
+        return Err(bad(format!("cannot update {:?} policy", name.as_str())));
     }
     let text = match ctx.text("policy")? {
         Some(text) => text,
@@ -80,7 +80,7 @@ async fn write(ctx: &Ctx, name: &PolicyName) -> Result<Outcome, Fail> {
 }
 
 async fn delete(ctx: &Ctx, name: &PolicyName) -> Result<Outcome, Fail> {
-    if name.is_root() || name == &PolicyName::default_policy() {
+    if name.is_root() || name.is_response_wrapping() || name == &PolicyName::default_policy() {
         return Err(bad(format!("cannot delete {:?} policy", name.as_str())));
     }
     let deleted: Result<bool, Fail> = transact!(ctx.open.barrier, |w| Policies::delete_in(w, name).await?);

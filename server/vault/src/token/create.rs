@@ -9,7 +9,7 @@ use coffer_core::policy::PolicyName;
 use coffer_core::token::{Accessor, Token};
 use serde_json::Value;
 
-use super::{ANCESTORS_MAX, Kind, TokenEntry, Tokens};
+use super::{ANCESTORS_MAX, Kind, TokenEntry, Tokens, wrapping};
 use crate::auth::{Life, TokenParams};
 use crate::codec::transact;
 use crate::error::{Fail, bad};
@@ -164,6 +164,7 @@ fn policies(ctx: &Ctx, parent: &TokenEntry, powerful: bool) -> Result<Vec<Policy
         // There is nothing that others would add to it.
         return Ok(vec![PolicyName::root()]);
     }
+    wrapping::check_assignable(&policies)?;
     policies.sort();
     policies.dedup();
     Ok(policies)

@@ -124,6 +124,12 @@ impl TokenEntry {
         self.policies.iter().any(PolicyName::is_root)
     }
 
+    /// Whether it stands for a reply that was put away.
+    pub(crate) fn is_wrapping(&self) -> bool {
+        let only_that = matches!(self.policies.as_slice(), [only] if only.is_response_wrapping());
+        only_that && self.uses_left == Some(1)
+    }
+
     /// Seconds left; zero for a token without end.
     pub(crate) fn ttl_left(&self, now: Timestamp) -> u64 {
         self.expires.map_or(0, |end| end.saturating_sub(now).as_secs())

@@ -9,6 +9,7 @@ mod cubbyhole;
 mod entry;
 mod ops;
 mod orphan;
+pub(crate) mod wrapping;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -193,6 +193,7 @@ impl Bed {
             token: token.map(|t| Token::parse(t).unwrap()),
             body,
             query,
+            wrap_ttl: None,
             client_ip: [10, 0, 0, 7].into(),
             received: self.clock.now(),
         }
