@@ -5,18 +5,18 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use coffer_core::shamir::{Share, Threshold};
+use coffer_core::shamir::Share;
 use coffer_core::token::HmacKey;
-use rand::CryptoRng;
 
 use crate::boot::{BootRecord, SealConfig};
-use crate::envelope::Key;
 use crate::error::BarrierError;
 use crate::key::MountId;
-use crate::keyring::{KeyId, KeyringRecord, Keys, Purpose};
+use crate::keyring::KeyringRecord;
+use crate::keys::Keys;
 use crate::read::Reader;
-use crate::seal::shamir::MasterKey;
-use crate::store::Store;
+use crate::seal::Seal;
+use crate::seal::shamir::ShamirSeal;
+use crate::store::{Snapshot, Store};
 use crate::stream::{self, Stream};
 use crate::writer::{CommitInfo, Writer};
 
@@ -33,13 +33,31 @@ struct Unsealed {
 /// The one way to stored data. Shared as `Arc<Barrier>`.
 pub struct Barrier {
     store: Arc<dyn Store>,
+    seal: Arc<dyn Seal>,
     state: RwLock<Option<Unsealed>>,
+    /// One change of the master key or of all KEKs at a time.
+    pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 impl Barrier {
-    /// A sealed barrier over `store`.
+    /// A sealed barrier over `store`, opened by shares.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, state: RwLock::new(None) }
+        Self::with_seal(store, Arc::new(ShamirSeal))
+    }
+
+    /// A sealed barrier over `store`, opened as `seal` says.
+    pub fn with_seal(store: Arc<dyn Store>, seal: Arc<dyn Seal>) -> Self {
+        Self { store, seal, state: RwLock::new(None), turn: tokio::sync::Mutex::default() }
+    }
+
+    /// Whether [`Barrier::unseal`] needs no shares.
+    pub fn opens_alone(&self) -> bool {
+        self.seal.opens_alone()
+    }
+
+    /// Which kind of seal this process is configured for.
+    pub fn seal_kind(&self) -> &'static str {
+        self.seal.kind()
     }
 
     /// Whether there are keys.
@@ -54,51 +72,44 @@ impl Barrier {
         stored.map(|bytes| SealConfig::parse(&bytes)).transpose()
     }
 
-    /// Creates the unseal key, the master key and the keyring, and returns the shares. The barrier stays sealed.
-    pub async fn initialize(
-        &self,
-        threshold: Threshold,
-        rng: &mut (impl CryptoRng + Send),
-    ) -> Result<Vec<Share>, BarrierError> {
-        let mut txn = self.store.begin().await?;
-        let records = [BootRecord::SealConfig, BootRecord::MasterKey, BootRecord::Keyring];
-        for record in records {
-            if record.read(&*txn).await?.is_some() {
-                return Err(BarrierError::AlreadyInitialized);
-            }
-            txn.guard(&record.at());
-        }
-        let config = SealConfig::shamir(threshold);
-        let (master, wrapped, shares) = MasterKey::create(&config, rng)?;
-        let mut keyring = KeyringRecord::empty();
-        for purpose in [Purpose::Derive, Purpose::Record] {
-            keyring.add(&master, KeyId::system(purpose, 1), &Key::generate()?).await?;
-        }
-        txn.put(&BootRecord::SealConfig.at(), config.to_bytes())?;
-        txn.put(&BootRecord::MasterKey.at(), wrapped)?;
-        txn.put(&BootRecord::Keyring.at(), keyring.to_bytes())?;
-        match txn.commit().await.map_err(BarrierError::from) {
-            Ok(_) => Ok(shares),
-            Err(BarrierError::Conflict) => Err(BarrierError::AlreadyInitialized),
-            Err(other) => Err(other),
-        }
-    }
-
     /// Unseals with `shares`. Whether they are the right ones shows by decrypting: else [`BarrierError::WrongShares`].
     pub async fn unseal(&self, shares: &[Share]) -> Result<(), BarrierError> {
         let snapshot = self.store.snapshot().await?;
-        let config = BootRecord::SealConfig.read(&*snapshot).await?.ok_or(BarrierError::NotInitialized)?;
-        let config = SealConfig::parse(&config)?;
-        let wrapped = BootRecord::MasterKey.read(&*snapshot).await?.ok_or(BarrierError::NotInitialized)?;
-        let master = MasterKey::open(&config, &wrapped, shares)?;
+        let (config, stored) = self.sealed_master(&*snapshot).await?;
+        let master = self.seal.open(&config, &stored, shares).await?;
         let record = KeyringRecord::load(&*snapshot).await?;
-        let keys = Arc::new(Keys::open(Box::new(master), &record).await?);
+        let keys = Arc::new(Keys::open(master, &record).await?);
         let stream = Stream::new(Arc::clone(&self.store));
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if state.is_none() {
             *state = Some(Unsealed { keys, stream });
         }
         Ok(())
+    }
+
+    /// The seal configuration and the master key as it is stored.
+    pub(crate) async fn sealed_master(
+        &self,
+        snapshot: &dyn Snapshot,
+    ) -> Result<(SealConfig, Vec<u8>), BarrierError> {
+        let config = BootRecord::SealConfig.read(snapshot).await?.ok_or(BarrierError::NotInitialized)?;
+        let config = SealConfig::parse(&config)?;
+        if config.kind != self.seal.kind() {
+            return Err(BarrierError::SealMismatch);
+        }
+        let stored = BootRecord::MasterKey.read(snapshot).await?.ok_or(BarrierError::NotInitialized)?;
+        Ok((config, stored))
+    }
+
+    /// Whether `shares` are enough of those that people hold: what a ceremony asks for.
+    ///
+    /// # Errors
+    /// [`BarrierError::WrongShares`] when they are not.
+    pub async fn prove(&self, shares: &[Share]) -> Result<(), BarrierError> {
+        self.unsealed()?;
+        let snapshot = self.store.snapshot().await?;
+        let (config, stored) = self.sealed_master(&*snapshot).await?;
+        self.seal.prove(&config, &stored, shares).await
     }
 
     /// Drops the keys. Readers and writers at work fail at their next step; the last of them wipes the memory.
@@ -123,7 +134,9 @@ impl Barrier {
     /// A transaction.
     pub async fn begin(&self) -> Result<Writer, BarrierError> {
         let (keys, stream) = self.unsealed()?;
-        Ok(Writer::new(self.store.begin().await?, keys, stream))
+        // Before the snapshot is taken: see `Keys::settle`.
+        let term = keys.term();
+        Ok(Writer::new(self.store.begin().await?, keys, term, Some(stream)))
     }
 
     /// Runs `operation` in a transaction and commits it. On a conflict the whole operation runs again, up to
@@ -200,14 +213,23 @@ impl Barrier {
         stream::trim(&*self.store, &keys, keep, keep_closed).await
     }
 
-    fn unsealed(&self) -> Result<(Arc<Keys>, Arc<Stream>), BarrierError> {
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(crate) fn seal_port(&self) -> &Arc<dyn Seal> {
+        &self.seal
+    }
+
+    pub(crate) fn unsealed(&self) -> Result<(Arc<Keys>, Arc<Stream>), BarrierError> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let unsealed = state.as_ref().ok_or(BarrierError::Sealed)?;
         Ok((Arc::clone(&unsealed.keys), Arc::clone(&unsealed.stream)))
     }
 }
 
-async fn pause(attempt: u32) {
+/// Waits a little, longer with each attempt, by a random share so that two who met do not meet again.
+pub(crate) async fn pause(attempt: u32) {
     let ceiling = Duration::from_millis(1 << attempt.min(6)).min(PAUSE_MAX);
     let share: f64 = rand::random();
     tokio::time::sleep(ceiling.mul_f64(share)).await;

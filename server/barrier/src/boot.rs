@@ -9,7 +9,7 @@ use crate::error::BarrierError;
 use crate::key::{MountId, mount_prefix};
 use crate::store::Snapshot;
 
-/// Format of the JSON boot records.
+/// Format of the seal configuration.
 pub(crate) const FORMAT: u8 = 1;
 
 /// The boot records there are. The number is part of the storage key: never reuse one.
@@ -51,14 +51,16 @@ pub struct SealConfig {
 }
 
 impl SealConfig {
-    pub(crate) fn shamir(threshold: Threshold) -> Self {
-        Self { format: FORMAT, kind: "shamir".into(), threshold, nonce: MountId::random() }
+    /// A configuration with a fresh nonce; for seals.
+    #[must_use]
+    pub fn new(kind: &str, threshold: Threshold) -> Self {
+        Self { format: FORMAT, kind: kind.into(), threshold, nonce: MountId::random() }
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, BarrierError> {
         let config: Self = serde_json::from_slice(bytes)
             .map_err(|_| BarrierError::Tampered { what: "seal configuration" })?;
-        if config.format == FORMAT && config.kind == "shamir" {
+        if config.format == FORMAT {
             Ok(config)
         } else {
             Err(BarrierError::Tampered { what: "seal configuration" })

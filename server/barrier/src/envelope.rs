@@ -164,6 +164,32 @@ pub(crate) fn open_secret(kek: &Key, at: &[u8], stored: &[u8]) -> Result<SecretB
     parts().ok_or(BarrierError::Tampered { what: "secret row" })
 }
 
+/// Moves a secret row found at `at` from one KEK to another. The secret itself is not opened: only its DEK is wrapped
+/// anew.
+pub(crate) fn rewrap_secret(
+    old: &Key,
+    new: &Key,
+    generation: u32,
+    at: &[u8],
+    stored: &[u8],
+) -> Result<Vec<u8>, BarrierError> {
+    let tampered = BarrierError::Tampered { what: "secret row" };
+    let parts = || {
+        let (head, rest) = stored.split_at_checked(HEADER_BYTES)?;
+        let (wrapped, body) = rest.split_at_checked(WRAPPED_DEK_BYTES)?;
+        let wrapping = old.derive(Some(salt_of(head)), b"coffer dek wrap v1");
+        Some((decrypt(&wrapping, &[0; NONCE_BYTES], &aad(b"dek", head, at), wrapped)?, body))
+    };
+    let (dek, body) = parts().ok_or(tampered)?;
+    let mut out = header(SECRET_V1, generation);
+    let wrapping = new.derive(Some(salt_of(&out)), b"coffer dek wrap v1");
+    let wrapped = encrypt(&wrapping, &[0; NONCE_BYTES], &aad(b"dek", &out, at), dek.expose())?;
+    out.reserve(wrapped.len() + body.len());
+    out.extend_from_slice(&wrapped);
+    out.extend_from_slice(body);
+    Ok(out)
+}
+
 /// Wraps `key` under `wrapping`; `context` says what it is and is needed to unwrap it.
 pub(crate) fn wrap_key(wrapping: &Key, context: &[u8], key: &Key) -> Result<Vec<u8>, BarrierError> {
     let mut out = vec![WRAPPED_V1];

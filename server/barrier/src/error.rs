@@ -36,6 +36,12 @@ pub enum BarrierError {
     /// Keys are not in memory.
     #[error("the barrier is sealed")]
     Sealed,
+    /// The vault is sealed in another way than this process is configured for.
+    #[error("the vault is sealed by another kind of seal")]
+    SealMismatch,
+    /// Whatever holds the master key does not answer; nothing was done.
+    #[error("the seal does not answer: {0}")]
+    SealUnavailable(&'static str),
     /// Shares could not be made or joined (count, threshold, duplicates).
     #[error("shares: {0}")]
     Shares(#[from] ShamirError),

@@ -1,22 +1,24 @@
-//! The keys in memory while unsealed, and the keyring record they are stored in.
+//! The keyring record: every key below the master key, each wrapped on its own and bound to its mount, purpose and
+//! generation, and the whole list vouched for by the master key.
 //!
-//! The record lists every key below the master key, each wrapped on its own and bound to its mount, purpose and
-//! generation. Keys never leave this crate but for the HMAC keys derived for a named purpose.
+//! Without the last, whoever can write to the store could take the newest generation out, and new rows would be
+//! sealed under an older key that he may know.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-
-use coffer_core::token::HmacKey;
+use coffer_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::boot::{BootRecord, FORMAT};
-use crate::directory::Directories;
+use crate::boot::BootRecord;
 use crate::envelope::Key;
 use crate::error::BarrierError;
-use crate::key::{Layout, MountId};
-use crate::seal::Seal;
+use crate::key::MountId;
+use crate::seal::MasterKey;
 use crate::store::Snapshot;
+
+/// The first format: no proof over the whole. Still opened, never written again.
+const FORMAT_1: u8 = 1;
+/// The present format.
+const FORMAT_2: u8 = 2;
 
 /// What a key is for. The names are stored: never reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,8 +45,13 @@ impl KeyId {
         Self { mount: MountId::SYSTEM, purpose, generation }
     }
 
-    fn context(self) -> Vec<u8> {
-        format!("keyring {} {:?} {}", self.mount.to_hex(), self.purpose, self.generation).into_bytes()
+    pub(crate) const fn kek(mount: MountId, generation: u32) -> Self {
+        Self { mount, purpose: Purpose::Kek, generation }
+    }
+
+    fn context(self, format: u8) -> Vec<u8> {
+        let label = if format == FORMAT_1 { "keyring" } else { "keyring v2" };
+        format!("{label} {} {:?} {}", self.mount.to_hex(), self.purpose, self.generation).into_bytes()
     }
 }
 
@@ -61,39 +68,143 @@ pub(crate) struct KeyringRecord {
     format: u8,
     /// Raised with every change.
     epoch: u64,
+    /// Names the master key; random, new with every master key.
+    #[serde(default = "unnamed")]
+    master: MountId,
+    /// When the newest system KEK was made; unknown for those made before this was kept.
+    #[serde(default)]
+    installed: Option<Timestamp>,
     keys: Vec<WrappedKey>,
+    /// A throw-away key wrapped with everything above as its context.
+    #[serde(default)]
+    proof: String,
 }
 
+const fn unnamed() -> MountId {
+    MountId::SYSTEM
+}
+
+const TAMPERED: BarrierError = BarrierError::Tampered { what: "keyring" };
+const UNFIT: BarrierError = BarrierError::Limit("keyring cannot be serialised");
+
 impl KeyringRecord {
-    pub(crate) const fn empty() -> Self {
-        Self { format: FORMAT, epoch: 0, keys: Vec::new() }
+    /// A keyring without keys, of a new master key.
+    pub(crate) fn empty(installed: Option<Timestamp>) -> Self {
+        let (master, proof) = (MountId::random(), String::new());
+        Self { format: FORMAT_2, epoch: 0, master, installed, keys: Vec::new(), proof }
     }
 
+    /// The keyring as `snapshot` shows it; nothing is believed yet but what unwraps.
     pub(crate) async fn load(snapshot: &dyn Snapshot) -> Result<Self, BarrierError> {
-        let tampered = || BarrierError::Tampered { what: "keyring" };
         let bytes = BootRecord::Keyring.read(snapshot).await?.ok_or(BarrierError::NotInitialized)?;
-        let record: Self = serde_json::from_slice(&bytes).map_err(|_| tampered())?;
-        if record.format == FORMAT { Ok(record) } else { Err(tampered()) }
+        let record: Self = serde_json::from_slice(&bytes).map_err(|_| TAMPERED)?;
+        if matches!(record.format, FORMAT_1 | FORMAT_2) { Ok(record) } else { Err(TAMPERED) }
     }
 
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("plain fields serialise")
+    /// Whether the master key vouches for the list as it is.
+    pub(crate) async fn verify(&self, master: &dyn MasterKey) -> Result<(), BarrierError> {
+        if self.format == FORMAT_1 {
+            return Ok(());
+        }
+        let proof = hex::decode(&self.proof).map_err(|_| TAMPERED)?;
+        master.unwrap(&self.digest()?, &proof).await.map(drop)
+    }
+
+    /// For whoever is about to change it: verified, and in the present format. `named` is the master key that
+    /// `master` is; another one in the record means that this transaction is too late or too early.
+    pub(crate) async fn load_to_change(
+        snapshot: &dyn Snapshot,
+        master: &dyn MasterKey,
+        named: MountId,
+    ) -> Result<Self, BarrierError> {
+        let mut record = Self::load(snapshot).await?;
+        if record.master != named {
+            return Err(BarrierError::Conflict);
+        }
+        record.verify(master).await?;
+        if record.format == FORMAT_1 {
+            record.rewrap(master, master, named).await?;
+        }
+        Ok(record)
+    }
+
+    /// The record as it is stored, vouched for by `master`.
+    pub(crate) async fn sealed_by(&mut self, master: &dyn MasterKey) -> Result<Vec<u8>, BarrierError> {
+        self.epoch += 1;
+        self.proof = hex::encode(master.wrap(&self.digest()?, &Key::generate()?).await?);
+        serde_json::to_vec(self).map_err(|_| UNFIT)
+    }
+
+    /// JSON, so that no two lists give the same bytes.
+    fn digest(&self) -> Result<Vec<u8>, BarrierError> {
+        let all = (self.format, self.epoch, self.master, self.installed, &self.keys);
+        let bytes = serde_json::to_vec(&all).map_err(|_| UNFIT)?;
+        Ok([b"keyring as a whole ".as_slice(), &Sha256::digest(&bytes)].concat())
     }
 
     /// Adds `key`, wrapped.
-    pub(crate) async fn add(&mut self, seal: &dyn Seal, id: KeyId, key: &Key) -> Result<(), BarrierError> {
-        let wrapped = hex::encode(seal.wrap(&id.context(), key).await?);
+    pub(crate) async fn add(
+        &mut self,
+        master: &dyn MasterKey,
+        id: KeyId,
+        key: &Key,
+    ) -> Result<(), BarrierError> {
+        let wrapped = hex::encode(master.wrap(&id.context(self.format), key).await?);
         self.keys.push(WrappedKey { id, wrapped });
-        self.epoch += 1;
         Ok(())
+    }
+
+    /// Wraps every key under `new`, which is named `named`. Gives back the keys.
+    pub(crate) async fn rewrap(
+        &mut self,
+        old: &dyn MasterKey,
+        new: &dyn MasterKey,
+        named: MountId,
+    ) -> Result<Vec<(KeyId, Key)>, BarrierError> {
+        let mut keys = Vec::with_capacity(self.keys.len());
+        for id in self.ids() {
+            keys.push((id, self.unwrap(old, id).await?));
+        }
+        self.format = FORMAT_2;
+        self.master = named;
+        self.keys.clear();
+        for (id, key) in &keys {
+            self.add(new, *id, key).await?;
+        }
+        Ok(keys)
     }
 
     /// Removes a mount's KEKs; tells whether there were any.
     pub(crate) fn remove_keks(&mut self, mount: MountId) -> bool {
         let before = self.keys.len();
         self.keys.retain(|k| k.id.mount != mount || k.id.purpose != Purpose::Kek);
-        self.epoch += 1;
         self.keys.len() != before
+    }
+
+    /// Removes all generations but the newest of each key; gives back what went.
+    pub(crate) fn retire(&mut self) -> Vec<KeyId> {
+        let newest: Vec<KeyId> = self.newest_of_all();
+        let (stay, go) = std::mem::take(&mut self.keys).into_iter().partition(|k| newest.contains(&k.id));
+        self.keys = stay;
+        let go: Vec<WrappedKey> = go;
+        go.into_iter().map(|k| k.id).collect()
+    }
+
+    /// All keys.
+    pub(crate) fn ids(&self) -> Vec<KeyId> {
+        self.keys.iter().map(|k| k.id).collect()
+    }
+
+    /// The newest generation of each key.
+    pub(crate) fn newest_of_all(&self) -> Vec<KeyId> {
+        let mut newest: Vec<KeyId> = Vec::new();
+        for id in self.ids() {
+            match newest.iter_mut().find(|n| n.mount == id.mount && n.purpose == id.purpose) {
+                Some(known) => *known = (*known).max(id),
+                None => newest.push(id),
+            }
+        }
+        newest
     }
 
     /// The newest generation of a key.
@@ -101,108 +212,34 @@ impl KeyringRecord {
         self.keys.iter().map(|k| k.id).filter(|id| id.mount == mount && id.purpose == purpose).max()
     }
 
-    pub(crate) async fn unwrap(&self, seal: &dyn Seal, id: KeyId) -> Result<Key, BarrierError> {
+    /// Which master key it is wrapped by.
+    pub(crate) const fn master(&self) -> MountId {
+        self.master
+    }
+
+    /// When the newest system KEK was made.
+    pub(crate) const fn installed(&self) -> Option<Timestamp> {
+        self.installed
+    }
+
+    pub(crate) const fn set_installed(&mut self, at: Timestamp) {
+        self.installed = Some(at);
+    }
+
+    /// The key `id`, unwrapped.
+    pub(crate) async fn unwrap(&self, master: &dyn MasterKey, id: KeyId) -> Result<Key, BarrierError> {
         let stored = self.keys.iter().find(|k| k.id == id).ok_or(BarrierError::NoKey)?;
-        let wrapped =
-            hex::decode(&stored.wrapped).map_err(|_| BarrierError::Tampered { what: "keyring entry" })?;
-        seal.unwrap(&id.context(), &wrapped).await
-    }
-}
-
-/// Everything that exists only while unsealed.
-pub(crate) struct Keys {
-    seal: Box<dyn Seal>,
-    derive: Key,
-    pub(crate) layout: Layout,
-    /// The system KEK that new rows are sealed under.
-    pub(crate) record: (u32, Arc<Key>),
-    held: RwLock<BTreeMap<KeyId, Arc<Key>>>,
-    /// Names, in clear: they go with the keys.
-    pub(crate) directories: Directories,
-    sealed: AtomicBool,
-}
-
-impl Keys {
-    /// Unwraps the system keys; mounts' KEKs follow when first needed.
-    pub(crate) async fn open(seal: Box<dyn Seal>, record: &KeyringRecord) -> Result<Self, BarrierError> {
-        let no_key = BarrierError::Tampered { what: "keyring" };
-        let derive = record.unwrap(&*seal, KeyId::system(Purpose::Derive, 1)).await?;
-        let id = record.newest(MountId::SYSTEM, Purpose::Record).ok_or(no_key)?;
-        let system = Arc::new(record.unwrap(&*seal, id).await?);
-        let layout = Layout::new(hmac_key(&derive, "path"));
-        let held = RwLock::new(BTreeMap::from([(id, Arc::clone(&system))]));
-        let record = (id.generation, system);
-        let (directories, sealed) = (Directories::default(), AtomicBool::new(false));
-        Ok(Self { seal, derive, layout, record, held, directories, sealed })
+        let wrapped = hex::decode(&stored.wrapped).map_err(|_| TAMPERED)?;
+        master.unwrap(&id.context(self.format), &wrapped).await
     }
 
-    /// From here on every operation that still holds these keys fails.
-    pub(crate) fn mark_sealed(&self) {
-        self.sealed.store(true, Ordering::SeqCst);
-        self.held.write().unwrap_or_else(PoisonError::into_inner).clear();
-        self.directories.clear();
+    /// Whether the stored form of `id` is this one: tells one's own change from another's.
+    pub(crate) fn has(&self, id: KeyId, wrapped: &str) -> bool {
+        self.keys.iter().any(|k| k.id == id && k.wrapped == wrapped)
     }
 
-    pub(crate) fn check(&self) -> Result<(), BarrierError> {
-        if self.sealed.load(Ordering::SeqCst) { Err(BarrierError::Sealed) } else { Ok(()) }
+    /// The stored form of `id`.
+    pub(crate) fn wrapped(&self, id: KeyId) -> Option<&str> {
+        self.keys.iter().find(|k| k.id == id).map(|k| k.wrapped.as_str())
     }
-
-    pub(crate) fn seal(&self) -> &dyn Seal {
-        &*self.seal
-    }
-
-    pub(crate) fn hmac_key(&self, purpose: &str) -> HmacKey {
-        hmac_key(&self.derive, purpose)
-    }
-
-    /// The key `id`: from memory, else from the keyring as `snapshot` shows it.
-    pub(crate) async fn find(&self, snapshot: &dyn Snapshot, id: KeyId) -> Result<Arc<Key>, BarrierError> {
-        self.check()?;
-        if let Some(key) = self.held().get(&id) {
-            return Ok(Arc::clone(key));
-        }
-        let record = KeyringRecord::load(snapshot).await?;
-        let key = Arc::new(record.unwrap(self.seal(), id).await?);
-        self.hold(id, Arc::clone(&key));
-        Ok(key)
-    }
-
-    /// The newest KEK of `mount`.
-    pub(crate) async fn newest_kek(
-        &self,
-        snapshot: &dyn Snapshot,
-        mount: MountId,
-    ) -> Result<(u32, Arc<Key>), BarrierError> {
-        self.check()?;
-        let newest = |id: &&KeyId| id.mount == mount && id.purpose == Purpose::Kek;
-        let held = self.held().keys().filter(newest).max().copied();
-        if let Some(id) = held {
-            return Ok((id.generation, self.find(snapshot, id).await?));
-        }
-        let record = KeyringRecord::load(snapshot).await?;
-        let id = record.newest(mount, Purpose::Kek).ok_or(BarrierError::NoKey)?;
-        Ok((id.generation, self.find(snapshot, id).await?))
-    }
-
-    pub(crate) fn hold(&self, id: KeyId, key: Arc<Key>) {
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        // Checked under the lock: `mark_sealed` must not find the map refilled.
-        if self.check().is_ok() {
-            held.insert(id, key);
-        }
-    }
-
-    pub(crate) fn forget_keks(&self, mount: MountId) {
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|id, _| id.mount != mount || id.purpose != Purpose::Kek);
-    }
-
-    fn held(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<KeyId, Arc<Key>>> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn hmac_key(derive: &Key, purpose: &str) -> HmacKey {
-    let key = derive.derive(None, &[b"coffer hmac v1 ".as_slice(), purpose.as_bytes()].concat());
-    HmacKey::new(*key.expose())
 }

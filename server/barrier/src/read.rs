@@ -11,7 +11,8 @@ use crate::children;
 use crate::envelope::{self, Key, Needs};
 use crate::error::BarrierError;
 use crate::key::{MountId, RowKey, number_after, range_after};
-use crate::keyring::{KeyId, Keys, Purpose};
+use crate::keyring::{KeyId, Purpose};
+use crate::keys::Keys;
 use crate::store::{KeyRange, Row, SCAN_PAGE_MAX, Snapshot};
 
 /// What a read goes through; only this crate can look inside.
@@ -30,19 +31,19 @@ impl View<'_> {
         match envelope::needs(stored)? {
             Needs::System(generation) => {
                 let id = KeyId::system(Purpose::Record, generation);
-                let key = self.keys.find(self.snapshot, id).await?;
+                let key = self.kek(id).await?;
                 envelope::open_system(&key, at, stored)
             }
             Needs::Mount(generation) => {
                 let mount = at.get(1..17).and_then(|m| m.try_into().ok()).map(MountId::from_bytes);
                 let mount = mount.ok_or(BarrierError::Tampered { what: "row key" })?;
-                let key = self.kek(KeyId { mount, purpose: Purpose::Kek, generation }).await?;
+                let key = self.kek(KeyId::kek(mount, generation)).await?;
                 envelope::open_secret(&key, at, stored)
             }
         }
     }
 
-    async fn kek(&self, id: KeyId) -> Result<Arc<Key>, BarrierError> {
+    pub(crate) async fn kek(&self, id: KeyId) -> Result<Arc<Key>, BarrierError> {
         match self.pending.iter().find(|(pending, _)| *pending == id) {
             Some((_, key)) => Ok(Arc::clone(key)),
             None => self.keys.find(self.snapshot, id).await,

@@ -10,12 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as AsyncMutex, Notify, OnceCell};
 
-use crate::envelope;
 use crate::error::BarrierError;
 use crate::key::{MountId, RecordKind, RowKey};
-use crate::keyring::Keys;
+use crate::keys::{Keys, Term};
 use crate::log::{LogRow, log_prefix, streams, upto_range};
-use crate::read::{Read, Reader};
+use crate::read::{Read, Reader, View};
 use crate::store::{Store, Txn};
 
 /// A stream is named by 16 random bytes, fresh per process start.
@@ -235,10 +234,11 @@ impl Stream {
     async fn publish_locked(&self, keys: &Keys) -> Result<bool, BarrierError> {
         for _ in 0..PUBLISH_ATTEMPTS {
             let stuck = self.numbers().stuck();
+            let term = keys.term();
             let mut txn = self.store.begin().await?;
             let mut known = Vec::with_capacity(stuck.len());
             for seq in stuck {
-                void(keys, &mut *txn, self.id, seq).await?;
+                void(keys, &term, &mut *txn, self.id, seq).await?;
                 known.push(seq);
             }
             let mark = {
@@ -252,7 +252,7 @@ impl Stream {
                 }
                 mark
             };
-            self.put_mark(keys, &mut *txn, mark).await?;
+            self.put_mark(keys, &term, &mut *txn, mark).await?;
             match txn.commit().await.map_err(BarrierError::from) {
                 Ok(_) => {
                     let mut numbers = self.numbers();
@@ -273,25 +273,32 @@ impl Stream {
         Err(BarrierError::Unavailable("the change log cannot publish".into()))
     }
 
-    async fn put_mark(&self, keys: &Keys, txn: &mut dyn Txn, mark: u64) -> Result<(), BarrierError> {
+    async fn put_mark(
+        &self,
+        keys: &Keys,
+        term: &Term,
+        txn: &mut dyn Txn,
+        mark: u64,
+    ) -> Result<(), BarrierError> {
         let at = keys.layout.encode(&stream_key(self.id))?;
         let stored = txn.get(&at).await?.ok_or(BarrierError::Tampered { what: "change-log stream" })?;
-        let (generation, kek) = &keys.record;
-        let mut row = StreamRow::parse(envelope::open_system(kek, &at, &stored)?.expose())?;
+        // Under whichever key it was sealed: a rotation may lie between.
+        let view = View { snapshot: &*txn, keys, pending: &[] };
+        let mut row = StreamRow::parse(view.open(&at, &stored).await?.expose())?;
         if row.closed {
             return Err(BarrierError::Unavailable("this process's change-log stream was closed".into()));
         }
         row.published = row.published.max(mark);
-        Ok(txn.put(&at, envelope::seal_system(kek, *generation, &at, &row.to_bytes())?)?)
+        Ok(txn.put(&at, term.seal(&at, &row.to_bytes())?)?)
     }
 
     async fn open(&self, keys: &Keys) -> Result<(), BarrierError> {
         keys.check()?;
+        let term = keys.term();
         let mut txn = self.store.begin().await?;
         let row = StreamRow { format: 1, published: 0, trimmed: 0, closed: false, born: txn.version() };
         let at = keys.layout.encode(&stream_key(self.id))?;
-        let (generation, kek) = &keys.record;
-        txn.put(&at, envelope::seal_system(kek, *generation, &at, &row.to_bytes())?)?;
+        txn.put(&at, term.seal(&at, &row.to_bytes())?)?;
         txn.commit().await?;
         Ok(())
     }
@@ -302,13 +309,17 @@ impl Stream {
 }
 
 /// Puts a void row at `seq` unless something stands there. Either way the number is resolved once `txn` commits.
-async fn void(keys: &Keys, txn: &mut dyn Txn, id: Incarnation, seq: u64) -> Result<(), BarrierError> {
+async fn void(
+    keys: &Keys,
+    term: &Term,
+    txn: &mut dyn Txn,
+    id: Incarnation,
+    seq: u64,
+) -> Result<(), BarrierError> {
     let at = keys.layout.encode(&log_key(id, seq))?;
     txn.guard(&at);
     if txn.get(&at).await?.is_none() {
-        let (generation, kek) = &keys.record;
-        let plain = LogRow::void().to_bytes()?;
-        txn.put(&at, envelope::seal_system(kek, *generation, &at, &plain)?)?;
+        txn.put(&at, term.seal(&at, &LogRow::void().to_bytes()?)?)?;
     }
     Ok(())
 }
@@ -317,6 +328,7 @@ async fn void(keys: &Keys, txn: &mut dyn Txn, id: Incarnation, seq: u64) -> Resu
 /// transaction of that process still on its way meets a void row and conflicts.
 pub(crate) async fn close(store: &dyn Store, keys: &Arc<Keys>, id: Incarnation) -> Result<(), BarrierError> {
     loop {
+        let term = keys.term();
         let mut txn = store.begin().await?;
         let at = keys.layout.encode(&stream_key(id))?;
         let Some(stored) = txn.get(&at).await? else { return Ok(()) };
@@ -326,12 +338,11 @@ pub(crate) async fn close(store: &dyn Store, keys: &Arc<Keys>, id: Incarnation) 
             return Ok(());
         }
         for seq in row.published + 1..=row.published + WINDOW {
-            void(keys, &mut *txn, id, seq).await?;
+            void(keys, &term, &mut *txn, id, seq).await?;
         }
         row.published += WINDOW;
         row.closed = true;
-        let (generation, kek) = &keys.record;
-        txn.put(&at, envelope::seal_system(kek, *generation, &at, &row.to_bytes())?)?;
+        txn.put(&at, term.seal(&at, &row.to_bytes())?)?;
         match txn.commit().await.map_err(BarrierError::from) {
             Ok(_) => return Ok(()),
             Err(BarrierError::Conflict) => {}
@@ -371,6 +382,7 @@ async fn trim_stream(
     let mut deleted = 0;
     loop {
         let reader = Reader { snapshot: store.snapshot().await?, keys: Arc::clone(keys) };
+        let term = keys.term();
         let mut txn = store.begin().await?;
         let at = keys.layout.encode(&stream_key(id))?;
         let Some(stored) = txn.get(&at).await? else { return Ok(deleted) };
@@ -385,7 +397,6 @@ async fn trim_stream(
         }
         // Said before the first row goes and not after the last one: a reader in between must know.
         row.trimmed = row.trimmed.max(upto);
-        let (generation, kek) = &keys.record;
         if remove && last {
             txn.delete(&at)?;
             let trim_at = keys.layout.encode(&trim_key())?;
@@ -395,9 +406,9 @@ async fn trim_stream(
             };
             trims.removed += 1;
             let plain = serde_json::to_vec(&trims).expect("plain fields serialise");
-            txn.put(&trim_at, envelope::seal_system(kek, *generation, &trim_at, &plain)?)?;
+            txn.put(&trim_at, term.seal(&trim_at, &plain)?)?;
         } else {
-            txn.put(&at, envelope::seal_system(kek, *generation, &at, &row.to_bytes())?)?;
+            txn.put(&at, term.seal(&at, &row.to_bytes())?)?;
         }
         match txn.commit().await.map_err(BarrierError::from) {
             Ok(_) => deleted += rows.len(),

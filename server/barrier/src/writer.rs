@@ -6,16 +6,20 @@
 use std::sync::Arc;
 
 use coffer_core::secret::SecretBytes;
+use coffer_core::time::Timestamp;
+use coffer_core::token::HmacKey;
 
 use crate::boot::BootRecord;
 use crate::children;
 use crate::envelope::{self, Key};
 use crate::error::BarrierError;
 use crate::key::{Layout, MountId, RowKey, mount_prefix};
-use crate::keyring::{KeyId, KeyringRecord, Keys, Purpose};
+use crate::keyring::{KeyId, KeyringRecord, Purpose};
+use crate::keys::{Keys, Term};
 use crate::log::{ChangeEntry, LogRow};
 use crate::read::{Read, View};
-use crate::store::{KeyRange, Row, SCAN_PAGE_MAX, Txn};
+use crate::seal::MasterKey;
+use crate::store::{KeyRange, Row, SCAN_PAGE_MAX, Snapshot, Txn};
 use crate::stream::{Outcome, Stream};
 
 /// The most rows one transaction may write.
@@ -36,7 +40,10 @@ pub struct CommitInfo {
 pub struct Writer {
     txn: Box<dyn Txn>,
     keys: Arc<Keys>,
-    stream: Arc<Stream>,
+    /// Held until the commit, so that a rotation can tell who is still writing under the keys before it.
+    term: Arc<Term>,
+    /// None for the very first commit: nobody can follow the log of a vault that is not there yet.
+    stream: Option<Arc<Stream>>,
     notes: Vec<ChangeEntry>,
     written: Vec<Vec<u8>>,
     new_keks: Vec<(KeyId, Arc<Key>)>,
@@ -50,10 +57,16 @@ impl Read for Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(txn: Box<dyn Txn>, keys: Arc<Keys>, stream: Arc<Stream>) -> Self {
+    pub(crate) fn new(
+        txn: Box<dyn Txn>,
+        keys: Arc<Keys>,
+        term: Arc<Term>,
+        stream: Option<Arc<Stream>>,
+    ) -> Self {
         Self {
             txn,
             keys,
+            term,
             stream,
             notes: Vec::new(),
             written: Vec::new(),
@@ -65,22 +78,43 @@ impl Writer {
     /// Writes a system row, under a key of its own derived from the system KEK.
     pub async fn put_system(&mut self, key: &RowKey, plain: &[u8]) -> Result<(), BarrierError> {
         let at = self.keys.layout.encode(key)?;
-        let (generation, kek) = &self.keys.record;
-        let row = envelope::seal_system(kek, *generation, &at, plain)?;
+        let row = self.seal_row(&at, plain)?;
         self.put_at(at, row)
     }
 
     /// Writes a secret row, under a fresh DEK wrapped by the mount's KEK.
     pub async fn put_secret(&mut self, key: &RowKey, plain: &SecretBytes) -> Result<(), BarrierError> {
         let at = self.keys.layout.encode(key)?;
-        let mount = key.mount();
-        let pending = self.new_keks.iter().rev().find(|(id, _)| id.mount == mount);
-        let (generation, kek) = match pending {
-            Some((id, kek)) => (id.generation, Arc::clone(kek)),
-            None => self.keys.newest_kek(&*self.txn, mount).await?,
-        };
+        let (generation, kek) = self.kek_of(key.mount()).await?;
         let row = envelope::seal_secret(&kek, generation, &at, plain.expose())?;
+        self.term.count_row();
         self.put_at(at, row)
+    }
+
+    /// The KEK that secrets of `mount` are sealed under from here on.
+    pub(crate) async fn kek_of(&self, mount: MountId) -> Result<(u32, Arc<Key>), BarrierError> {
+        let pending = self.pending(mount, Purpose::Kek);
+        match pending {
+            Some(found) => Ok(found),
+            None => self.keys.newest_kek(&*self.txn, mount).await,
+        }
+    }
+
+    /// The newest key that this transaction makes.
+    fn pending(&self, mount: MountId, purpose: Purpose) -> Option<(u32, Arc<Key>)> {
+        let new = self.new_keks.iter().rev();
+        new.clone()
+            .find(|(id, _)| id.mount == mount && id.purpose == purpose)
+            .map(|(id, key)| (id.generation, Arc::clone(key)))
+    }
+
+    /// Seals a system row: under the key this transaction makes, if it makes one.
+    pub(crate) fn seal_row(&self, at: &[u8], plain: &[u8]) -> Result<Vec<u8>, BarrierError> {
+        self.keys.check()?;
+        match self.pending(MountId::SYSTEM, Purpose::Record) {
+            Some((generation, kek)) => envelope::seal_system(&kek, generation, at, plain),
+            None => self.term.seal(at, plain),
+        }
     }
 
     /// Removes a row; removing an absent one is no error.
@@ -108,6 +142,12 @@ impl Writer {
         Ok(())
     }
 
+    /// An HMAC key for one purpose, the same at every unseal: also before the first commit.
+    #[must_use]
+    pub fn hmac_key(&self, purpose: &str) -> HmacKey {
+        self.keys.hmac_key(purpose)
+    }
+
     /// Says what this commit means for caches and events. It is encrypted into the change log.
     pub fn note(&mut self, entry: ChangeEntry) {
         self.notes.push(entry);
@@ -128,26 +168,79 @@ impl Writer {
     }
 
     pub(crate) async fn create_kek(&mut self, mount: MountId) -> Result<(), BarrierError> {
-        self.keys.check()?;
-        let mut record = KeyringRecord::load(&*self.txn).await?;
+        let mut record = self.keyring().await?;
         let generation = record.newest(mount, Purpose::Kek).map_or(1, |id| id.generation + 1);
-        let id = KeyId { mount, purpose: Purpose::Kek, generation };
-        let key = Arc::new(Key::generate()?);
-        record.add(self.keys.seal(), id, &key).await?;
-        self.put_at(BootRecord::Keyring.at(), record.to_bytes())?;
+        let (id, key) = (KeyId::kek(mount, generation), Arc::new(Key::generate()?));
+        record.add(&*self.term.master, id, &key).await?;
+        self.put_keyring(record).await?;
         self.new_keks.push((id, key));
         Ok(())
     }
 
     pub(crate) async fn drop_kek(&mut self, mount: MountId) -> Result<(), BarrierError> {
-        self.keys.check()?;
-        let mut record = KeyringRecord::load(&*self.txn).await?;
+        let mut record = self.keyring().await?;
         if record.remove_keks(mount) {
-            self.put_at(BootRecord::Keyring.at(), record.to_bytes())?;
+            self.put_keyring(record).await?;
             self.new_keks.retain(|(id, _)| id.mount != mount);
             self.dropped_keks.push(mount);
         }
         Ok(())
+    }
+
+    /// Gives every mount and the system a new KEK. Gives back the system's, as it is stored.
+    pub(crate) async fn rotate_keks(
+        &mut self,
+        record: &mut KeyringRecord,
+        master: &dyn MasterKey,
+        at: Timestamp,
+    ) -> Result<(KeyId, String), BarrierError> {
+        let mut made = None;
+        for old in record.newest_of_all() {
+            if old.purpose == Purpose::Derive {
+                continue;
+            }
+            let id = KeyId { generation: old.generation + 1, ..old };
+            let key = Arc::new(Key::generate()?);
+            record.add(master, id, &key).await?;
+            if id.purpose == Purpose::Record {
+                made = record.wrapped(id).map(|wrapped| (id, wrapped.to_owned()));
+            }
+            self.new_keks.push((id, key));
+        }
+        record.set_installed(at);
+        made.ok_or(BarrierError::Tampered { what: "keyring" })
+    }
+
+    /// The master key this transaction began under.
+    pub(crate) fn master(&self) -> Arc<dyn MasterKey> {
+        Arc::clone(&self.term.master)
+    }
+
+    /// The generation that system rows are sealed under.
+    pub(crate) fn system_generation(&self) -> u32 {
+        self.term.generation
+    }
+
+    /// What this transaction reads from.
+    pub(crate) fn snapshot(&self) -> &dyn Snapshot {
+        &*self.txn
+    }
+
+    /// The keys that this transaction makes.
+    pub(crate) fn new_keks(&self) -> Vec<(KeyId, Arc<Key>)> {
+        self.new_keks.clone()
+    }
+
+    /// The keyring, for a change.
+    pub(crate) async fn keyring(&self) -> Result<KeyringRecord, BarrierError> {
+        self.keys.check()?;
+        KeyringRecord::load_to_change(&*self.txn, &*self.term.master, self.term.named).await
+    }
+
+    /// Stores a changed keyring.
+    pub(crate) async fn put_keyring(&mut self, mut record: KeyringRecord) -> Result<(), BarrierError> {
+        let bytes = record.sealed_by(&*self.term.master).await?;
+        self.put_at(BootRecord::Keyring.at(), bytes)
     }
 
     /// Applies everything at once, durably, with its entry in the change log. A transaction that wrote nothing and
@@ -157,13 +250,14 @@ impl Writer {
         if self.written.is_empty() && self.notes.is_empty() {
             return Ok(CommitInfo { version: self.txn.commit().await?, seq: 0 });
         }
-        let mut ticket = self.stream.reserve(&self.keys).await?;
+        let Some(stream) = self.stream.clone() else {
+            return Ok(CommitInfo { version: self.txn.commit().await?, seq: 0 });
+        };
+        let mut ticket = stream.reserve(&self.keys).await?;
         let seq = ticket.seq();
         let row = LogRow::new(std::mem::take(&mut self.written), std::mem::take(&mut self.notes));
-        let key = self.stream.log_key(seq);
-        let at = self.keys.layout.encode(&key)?;
-        let (generation, kek) = &self.keys.record;
-        let sealed = row.to_bytes().and_then(|plain| envelope::seal_system(kek, *generation, &at, &plain));
+        let at = self.keys.layout.encode(&stream.log_key(seq))?;
+        let sealed = row.to_bytes().and_then(|plain| self.seal_row(&at, &plain));
         let staged = match sealed {
             Ok(sealed) => self.insert_log_row(&at, sealed).await,
             Err(e) => Err(e),
@@ -179,14 +273,18 @@ impl Writer {
             Ok(version) => {
                 ticket.settle(Outcome::Committed);
                 for mount in &self.dropped_keks {
-                    self.keys.forget_keks(*mount);
+                    self.keys.forget_keks(*mount, true);
                 }
-                for (id, key) in self.new_keks {
-                    self.keys.hold(id, key);
-                }
+                self.keys.install(self.new_keks);
                 Ok(CommitInfo { version, seq })
             }
-            Err(BarrierError::OutcomeUnknown) => Err(BarrierError::OutcomeUnknown),
+            Err(BarrierError::OutcomeUnknown) => {
+                // They may be gone, and if not they are found again.
+                for mount in &self.dropped_keks {
+                    self.keys.forget_keks(*mount, false);
+                }
+                Err(BarrierError::OutcomeUnknown)
+            }
             Err(known) => {
                 ticket.settle(Outcome::Failed);
                 Err(known)

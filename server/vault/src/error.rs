@@ -155,9 +155,13 @@ fn barrier_status(error: &BarrierError) -> u16 {
         | BarrierError::Full(_)
         | BarrierError::NotInitialized
         | BarrierError::Sealed
+        | BarrierError::SealUnavailable(_)
         | BarrierError::Unavailable(_) => 503,
         BarrierError::AlreadyInitialized | BarrierError::Shares(_) | BarrierError::WrongShares => 400,
-        BarrierError::NoKey | BarrierError::OutcomeUnknown | BarrierError::Tampered { .. } => 500,
+        BarrierError::NoKey
+        | BarrierError::OutcomeUnknown
+        | BarrierError::SealMismatch
+        | BarrierError::Tampered { .. } => 500,
     }
 }
 
