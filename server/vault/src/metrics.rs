@@ -14,6 +14,7 @@ pub(crate) struct Metrics {
     pub(crate) revoke_failures: IntCounter,
     pub(crate) leases_overdue: IntGauge,
     pub(crate) leases_stuck: IntGauge,
+    pub(crate) passwords_hashed: IntCounter,
     pub(crate) sweeper_errors: IntCounter,
     pub(crate) unsealed: IntGauge,
     pub(crate) audit: AuditMeters,
@@ -48,6 +49,10 @@ impl Metrics {
             )?,
             leases_overdue: gauge("coffer_leases_overdue", "Leases due at the last sweep, up to one batch")?,
             leases_stuck: gauge("coffer_leases_stuck", "Stuck leases met at the last sweep")?,
+            passwords_hashed: counter(
+                "coffer_passwords_hashed_total",
+                "Passwords hashed or verified since the start",
+            )?,
             sweeper_errors: counter("coffer_sweeper_errors_total", "Sweeps that could not be completed")?,
             unsealed: gauge("coffer_unsealed", "1 while this server is unsealed")?,
             audit: AuditMeters::new(&registry)?,

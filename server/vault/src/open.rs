@@ -12,7 +12,8 @@ use coffer_engines::Engine;
 
 use crate::audit::AuditLog;
 use crate::audit::device::Devices;
-use crate::auth::KeyCache;
+use crate::auth::lockout::Lockouts;
+use crate::auth::{KeyCache, Passwords};
 use crate::codec;
 use crate::deps::{Clock, VaultConfig};
 use crate::error::Fail;
@@ -49,6 +50,8 @@ pub(crate) struct Open {
     pub(crate) leases: Leases,
     pub(crate) keys: KeyCache,
     pub(crate) devices: Devices,
+    pub(crate) lockouts: Lockouts,
+    pub(crate) passwords: Passwords,
     pub(crate) outage: Option<Outage>,
     /// By how much the clock was behind the store when the vault was opened.
     behind: Duration,
@@ -84,6 +87,8 @@ impl Open {
             tokens: Tokens::new(Arc::clone(&barrier), barrier.hmac_key("token")?, outage),
             leases: Leases::new(Arc::clone(&barrier)),
             keys: KeyCache::new(Arc::clone(&around.keys)),
+            lockouts: Lockouts::default(),
+            passwords: Passwords::new(around.metrics.passwords_hashed.clone()),
             outage,
             behind,
             barrier,

@@ -6,13 +6,17 @@
 pub(crate) mod approle;
 mod grant;
 mod kubernetes;
+pub(crate) mod lockout;
+mod passwords;
 pub(crate) mod token_params;
+mod userpass;
 
 use std::sync::Arc;
 
 pub(crate) use grant::Life;
 pub use kubernetes::HttpKeys;
 pub(crate) use kubernetes::{KeyCache, TombstoneEnd};
+pub(crate) use passwords::Passwords;
 pub(crate) use token_params::TokenParams;
 
 use crate::error::Fail;
@@ -27,6 +31,7 @@ use crate::request::{Operation, Request};
 pub(crate) enum Method {
     AppRole,
     Kubernetes,
+    Userpass,
 }
 
 impl Method {
@@ -35,6 +40,7 @@ impl Method {
         Some(match kind {
             "approle" => Self::AppRole,
             "kubernetes" => Self::Kubernetes,
+            "userpass" => Self::Userpass,
             _ => return None,
         })
     }
@@ -43,6 +49,7 @@ impl Method {
     pub(crate) fn is_login(self, rest: &str, request: &Request) -> bool {
         let path = match self {
             Self::AppRole | Self::Kubernetes => rest == "login",
+            Self::Userpass => rest.starts_with("login/"),
         };
         path && request.operation == Operation::Update
     }
@@ -51,7 +58,7 @@ impl Method {
     pub(crate) fn only_asks(self, rest: &str) -> bool {
         match self {
             Self::AppRole => approle::only_asks(rest),
-            Self::Kubernetes => false,
+            Self::Kubernetes | Self::Userpass => false,
         }
     }
 }
@@ -67,6 +74,7 @@ pub(crate) async fn handle(
     match method {
         Method::AppRole => approle::handle(ctx, mount, rest).await,
         Method::Kubernetes => kubernetes::handle(ctx, mount, rest).await,
+        Method::Userpass => userpass::handle(ctx, mount, rest).await,
     }
 }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use ops::{blank, handle, preflight, revoke_issued};
 
+use crate::auth::lockout::LockoutConfig;
 use crate::codec;
 use crate::error::{Fail, bad};
 use crate::rows;
@@ -55,6 +56,9 @@ pub(crate) struct Mount {
     pub(crate) max_ttl: Duration,
     /// What every token issued here is limited to.
     pub(crate) boundary: Option<PolicyName>,
+    /// Of an auth mount: what locks a name out. None: as Vault does unless told otherwise.
+    #[serde(default)]
+    pub(crate) lockout: Option<LockoutConfig>,
     /// Being removed: it answers nothing any more, but what it issued is still to be taken back.
     pub(crate) tainted: bool,
     /// On its way from one version of its engine to the next: it answers nothing until that is done.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Class, Mount, MountTable, upgrade};
 use crate::auth::Method;
+use crate::auth::lockout::LockoutConfig;
 use crate::codec::{self, transact};
 use crate::dispatch::DELIVERY;
 use crate::error::{Fail, bad};
@@ -89,7 +90,13 @@ pub(crate) fn mount_info(open: &Open, mount: &Mount) -> Map<String, Value> {
     info.insert("uuid".into(), mount.id.to_hex().into());
     let options = if mount.options.is_empty() { Value::Null } else { json!(mount.options) };
     info.insert("options".into(), options);
-    info.insert("config".into(), Value::Object(tuning(open, mount)));
+    let mut config = tuning(open, mount);
+    if let Some(lockout) = &mount.lockout {
+        // Side by side in a mount's tuning, but apart in the table of mounts.
+        config.retain(|name, _| !name.starts_with("user_lockout_"));
+        config.insert("user_lockout_config".into(), Value::Object(lockout.show()));
+    }
+    info.insert("config".into(), Value::Object(config));
     info.insert("local".into(), false.into());
     info.insert("seal_wrap".into(), false.into());
     info.insert("external_entropy_access".into(), false.into());
@@ -105,6 +112,7 @@ fn tuning(open: &Open, mount: &Mount) -> Map<String, Value> {
     config.insert("description".into(), mount.description.as_str().into());
     if mount.class == Class::Auth {
         config.insert("token_type".into(), "default-service".into());
+        config.extend(mount.lockout.iter().flat_map(LockoutConfig::show));
         if let Some(boundary) = &mount.boundary {
             config.insert("token_boundary_policy".into(), boundary.as_str().into());
         }
@@ -125,6 +133,9 @@ fn apply_tuning(mount: &mut Mount, body: &Map<String, Value>) -> Result<(), Fail
     }
     if let Some(text) = params::text(body, "description")? {
         mount.description = text.chars().take(512).collect();
+    }
+    if mount.class == Class::Auth {
+        mount.lockout = LockoutConfig::merge(mount.lockout.as_ref(), body)?;
     }
     if let Some(name) = params::text(body, "token_boundary_policy")? {
         if mount.class != Class::Auth {
@@ -210,6 +221,7 @@ pub(crate) fn blank(class: Class, path: &str, kind: &str, now: coffer_core::time
         default_ttl: Duration::ZERO,
         max_ttl: Duration::ZERO,
         boundary: None,
+        lockout: None,
         tainted: false,
         upgrading: false,
     }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod capabilities;
+mod locked_users;
 mod policies;
 
 use serde_json::json;
@@ -54,6 +55,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
             let text = ctx.open.around.metrics.render().map_err(|_| Fail::Internal("metrics"))?;
             Ok(Outcome::text("text/plain; version=0.0.4", text))
         }
+        "locked-users" => locked_users::handle(ctx, below),
         "seal" => seal(ctx),
         "wrapping" => token::wrapping::handle(ctx, permitted, rest).await,
         "events" => {

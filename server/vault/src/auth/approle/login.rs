@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::role::{ID_BYTES_MAX, Role};
 use super::secret_id::SecretId;
 use crate::auth::grant::{self, Grant, Login};
+use crate::auth::lockout;
 use crate::codec::transact;
 use crate::error::{Fail, bad};
 use crate::mounts::Mount;
@@ -30,6 +31,12 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
         return Err(invalid());
     }
     let open = Arc::clone(&ctx.open);
+    let alias = lockout::normal(&role_id);
+    open.lockouts.check(mount, &alias, ctx.now)?;
+    let wrong = || {
+        open.lockouts.failed(mount, &alias, ctx.now);
+        invalid()
+    };
     let reader = open.barrier.reader().await?;
     let found = Role::by_id(&open.barrier, &reader, mount, &role_id).await?;
     if secret.is_empty() && found.as_ref().is_none_or(|(_, role)| role.bind_secret_id) {
@@ -39,8 +46,8 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     let hash = SecretId::hash(&open.barrier, mount, uid, &secret)?;
     let shown = SecretId::load(&reader, mount, uid, &hash, ctx.now).await?;
     drop(reader);
-    let Some((name, role)) = found else { return Err(invalid()) };
-    let proof = if role.bind_secret_id { Some(shown.ok_or_else(invalid)?) } else { None };
+    let Some((name, role)) = found else { return Err(wrong()) };
+    let proof = if role.bind_secret_id { Some(shown.ok_or_else(wrong)?) } else { None };
     check_address(ctx, &role, proof.as_ref())?;
     let mut metadata = proof.as_ref().map(|secret| secret.metadata.clone()).unwrap_or_default();
     metadata.insert("role_name".into(), name.clone());
@@ -59,6 +66,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
         grant.insert_in(w).await?;
     });
     made?;
+    open.lockouts.clear(mount.id, &alias);
     Ok(grant.outcome(ctx))
 }
 
