@@ -5,13 +5,15 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use coffer_core::secret::SecretBytes;
 use coffer_core::shamir::Share;
 use coffer_core::token::HmacKey;
 
 use crate::boot::{BootRecord, SealConfig};
+use crate::envelope::{self, Needs};
 use crate::error::BarrierError;
 use crate::key::MountId;
-use crate::keyring::KeyringRecord;
+use crate::keyring::{KeyId, KeyringRecord, Purpose};
 use crate::keys::Keys;
 use crate::read::Reader;
 use crate::seal::Seal;
@@ -165,6 +167,28 @@ impl Barrier {
         }
     }
 
+    /// Seals `plain` for one purpose, to be carried by somebody outside: under a key of its own derived from the system
+    /// KEK, with the purpose as associated data. No row of the store opens as such, nor the other way round.
+    pub fn seal_for(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>, BarrierError> {
+        let (keys, _) = self.unsealed()?;
+        keys.check()?;
+        keys.term().seal(&outside(purpose), plain)
+    }
+
+    /// Opens what [`Self::seal_for`] made for this purpose; `None` for anything else, also when it was sealed under a key
+    /// that is retired by now.
+    pub async fn open_from(&self, purpose: &str, sealed: &[u8]) -> Result<Option<SecretBytes>, BarrierError> {
+        let (keys, _) = self.unsealed()?;
+        let Ok(Needs::System(generation)) = envelope::needs(sealed) else { return Ok(None) };
+        let id = KeyId::system(Purpose::Record, generation);
+        let snapshot = self.store.snapshot().await?;
+        match keys.find(&*snapshot, id).await {
+            Ok(kek) => Ok(envelope::open_system(&kek, &outside(purpose), sealed).ok()),
+            Err(BarrierError::NoKey) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
     /// An HMAC key for one purpose ("token", "audit"), the same at every unseal.
     pub fn hmac_key(&self, purpose: &str) -> Result<HmacKey, BarrierError> {
         Ok(self.unsealed()?.0.hmac_key(purpose))
@@ -226,6 +250,11 @@ impl Barrier {
         let unsealed = state.as_ref().ok_or(BarrierError::Sealed)?;
         Ok((Arc::clone(&unsealed.keys), Arc::clone(&unsealed.stream)))
     }
+}
+
+/// The "place" of what is not in the store. Storage keys begin with another byte.
+fn outside(purpose: &str) -> Vec<u8> {
+    [b"outside ".as_slice(), purpose.as_bytes()].concat()
 }
 
 /// Waits a little, longer with each attempt, by a random share so that two who met do not meet again.

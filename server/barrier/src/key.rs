@@ -162,6 +162,15 @@ impl RowKey {
         Self { mount, kind, place: Place::Stored(key) }
     }
 
+    /// The path of a row that is named by its path alone.
+    #[must_use]
+    pub fn as_path(&self) -> Option<&str> {
+        match &self.place {
+            Place::Path { path, suffix } if suffix.is_empty() => Some(path),
+            _ => None,
+        }
+    }
+
     /// The mount the row belongs to.
     #[must_use]
     pub const fn mount(&self) -> MountId {

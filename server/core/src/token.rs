@@ -159,6 +159,11 @@ impl Accessor {
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
         let mut bytes = [0u8; 18];
         rng.fill_bytes(&mut bytes);
+        Self::from_bytes(bytes)
+    }
+
+    /// The accessor that these bytes stand for.
+    pub fn from_bytes(bytes: [u8; 18]) -> Self {
         Self(URL_SAFE_NO_PAD.encode(bytes).into())
     }
 

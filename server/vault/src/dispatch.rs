@@ -116,7 +116,11 @@ pub(crate) fn existence<'a>(
                 None => Existence::Unasked,
             }
         }
-        Some(Target::Token(_)) | None => Existence::Unasked,
+        Some(Target::Token(rest)) => match rest.strip_prefix("roles/") {
+            Some(name) => Existence::Strict(Box::pin(token::role_exists(open, name))),
+            None => Existence::Unasked,
+        },
+        None => Existence::Unasked,
     }
 }
 

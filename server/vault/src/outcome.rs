@@ -102,7 +102,7 @@ impl Outcome {
     pub(crate) fn auth(entry: &TokenEntry, token: Option<&Token>, seconds: u64) -> Self {
         let auth = json!({
             "client_token": token.map_or("", Token::expose),
-            "accessor": entry.accessor,
+            "accessor": entry.shown_accessor(),
             "policies": entry.policies,
             "token_policies": entry.policies,
             "identity_policies": null,
@@ -110,7 +110,7 @@ impl Outcome {
             "lease_duration": seconds,
             "renewable": entry.renewable,
             "entity_id": "",
-            "token_type": "service",
+            "token_type": entry.kind.as_str(),
             "orphan": entry.ancestors.is_empty(),
             "mfa_requirement": null,
             "num_uses": entry.uses_left.unwrap_or(0),

@@ -222,8 +222,8 @@ async fn permit(ctx: &mut Ctx, target: Option<&Target>) -> Result<Permitted, Fai
 async fn authenticate(ctx: &mut Ctx) -> Result<Arc<LiveToken>, Fail> {
     let token = ctx.request.token.as_ref().ok_or(Fail::BadToken)?;
     let open = &ctx.open;
-    let hash = open.tokens.hash(token);
-    let caller = open.tokens.live(&open.policies, &hash, ctx.now).await?.ok_or(Fail::BadToken)?;
+    let caller = open.tokens.find(&open.policies, token, ctx.now).await?.ok_or(Fail::BadToken)?;
+    let hash = caller.entry.hash;
     describe(&mut ctx.record, &caller.entry);
     ctx.told.caller = Some(Arc::clone(&caller));
     if !caller.entry.bound_cidrs.admits(ctx.request.client_ip) {

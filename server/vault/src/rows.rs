@@ -28,6 +28,8 @@ pub(crate) const AUDIT_NODES: &str = "audit-nodes";
 pub(crate) const AUDIT_DEVICES: &str = "audit-devices";
 /// The directory below which leases are linked by id, for LIST and revocation by prefix.
 pub(crate) const LEASE_DIR: &str = "lease";
+/// The directory below which token roles are linked by name.
+pub(crate) const TOKEN_ROLE_DIR: &str = "token-role";
 /// The directory below which policies are linked by name.
 pub(crate) const POLICY_DIR: &str = "policy";
 
@@ -138,6 +140,11 @@ pub(crate) fn token_lease(hash: &TokenHash, issued: Timestamp, id: &str) -> RowK
 /// A mount, in [`MOUNTS`].
 pub(crate) fn mount(created: Timestamp, id: MountId) -> RowKey {
     RowKey::ordered(MountId::SYSTEM, MOUNTS, created.as_millis(), id.as_bytes())
+}
+
+/// A token role.
+pub(crate) fn token_role(name: &str) -> RowKey {
+    entry(&format!("{TOKEN_ROLE_DIR}/{name}"))
 }
 
 /// A policy.

@@ -119,11 +119,11 @@ impl Vault {
         let start = self.around.events.start(after.as_deref());
         let path = request.path.clone();
         let door = self.door.open();
-        let hash = door.as_ref().zip(request.token.as_ref()).map(|(open, token)| open.tokens.hash(token));
+        let token = request.token.as_ref().and_then(|token| Token::parse(token.expose()).ok());
         let reply = self.handle(request).await;
-        match (door, hash) {
-            (Some(open), Some(hash)) if reply.get().status == 200 => {
-                let subscription = Subscription { hash, path, pattern: pattern.to_owned(), start };
+        match (door, token) {
+            (Some(open), Some(token)) if reply.get().status == 200 => {
+                let subscription = Subscription { token, path, pattern: pattern.to_owned(), start };
                 Ok(events::subscribe(&open, subscription))
             }
             _ => Err(reply),

@@ -20,7 +20,8 @@ use crate::error::{Fail, bad};
 use crate::mounts::{Mount, MountTable};
 use crate::outcome::{Outcome, Undo};
 use crate::pipeline::Ctx;
-use crate::token::{TokenEntry, Tokens};
+use crate::token::batch::{self, Origin, RolePrint};
+use crate::token::{Kind, TokenEntry, Tokens};
 
 /// Who logged in, and by which rules.
 pub(super) struct Login<'a> {
@@ -46,9 +47,6 @@ impl Grant {
     /// Works out the token of a login. Nothing is stored yet.
     pub(super) fn new(ctx: &Ctx, login: Login<'_>) -> Result<Self, Fail> {
         let Login { mount, params, name, metadata, pod, bound_cidrs } = login;
-        if params.token_type == TokenType::Batch {
-            return Err(bad("batch tokens are not available"));
-        }
         let open = &ctx.open;
         let token = Token::generate(&mut rand::rng());
         let (default, most) = open.life(Some(mount), Duration::ZERO, Duration::ZERO);
@@ -62,7 +60,11 @@ impl Grant {
             Some(own) => own,
             None => params.bound_cidrs.clone(),
         };
+        let batch = params.token_type == TokenType::Batch;
+        let ttl = if batch && pod.is_some() { life.ttl.min(batch::POD_LIFE_MAX) } else { life.ttl };
+        let expires = Some(ctx.now.plus(ttl));
         let entry = TokenEntry {
+            kind: if batch { Kind::Batch } else { Kind::Service },
             policies: policies(params),
             boundary: mount.boundary.clone(),
             metadata,
@@ -70,12 +72,12 @@ impl Grant {
             path: ctx.request.path.clone(),
             mount: Some(mount.id),
             pod,
-            ttl: life.ttl,
-            expires: Some(ctx.now.plus(life.ttl)),
-            max_expires: life.max.map(|max| ctx.now.plus(max)),
+            ttl,
+            expires,
+            max_expires: if batch { expires } else { life.max.map(|max| ctx.now.plus(max)) },
             explicit_max_ttl: params.explicit_max_ttl,
             period: life.period,
-            renewable: true,
+            renewable: !batch,
             uses_left: Some(params.num_uses).filter(|uses| *uses > 0),
             bound_cidrs,
             ..TokenEntry::blank(open.tokens.hash(&token), Accessor::generate(&mut rand::rng()), ctx.now)
@@ -83,9 +85,28 @@ impl Grant {
         Ok(Self { entry, token, warnings: life.warnings })
     }
 
-    /// Within the login's transaction: stores the token.
+    /// Ties a batch token to the role it is granted by, as it is stored at `key` now; to be called before the
+    /// transaction that checks that the role still is what the token was made from. Others are tied to nothing.
+    pub(super) async fn tie(&mut self, ctx: &Ctx, mount: &Mount, key: &RowKey) -> Result<(), Fail> {
+        if self.entry.kind == Kind::Service {
+            return Ok(());
+        }
+        let open = &ctx.open;
+        let path = key.as_path().ok_or(Fail::Internal("a role without a path"))?;
+        let role = RolePrint::take(&open.barrier.reader().await?, mount.id, path).await?;
+        let role = role.ok_or_else(|| bad("the role was removed"))?;
+        self.entry.origin = Some(Origin { mount_created: Some(mount.created), role: Some(role) });
+        self.token = batch::seal(&open.tokens, &open.barrier, &mut self.entry)?;
+        Ok(())
+    }
+
+    /// Within the login's transaction: stores the token, if it is of a kind that is stored.
     pub(super) async fn insert_in(&self, writer: &mut Writer) -> Result<(), Fail> {
-        Tokens::insert_in(writer, &self.entry).await
+        match (self.entry.kind, &self.entry.origin) {
+            (Kind::Service, _) => Tokens::insert_in(writer, &self.entry).await,
+            (Kind::Batch, Some(_)) => Ok(()),
+            (Kind::Batch, None) => Err(bad("batch tokens are not available here")),
+        }
     }
 
     /// The pod it is for.
@@ -97,7 +118,9 @@ impl Grant {
     pub(super) fn outcome(self, ctx: &Ctx) -> Outcome {
         let seconds = self.entry.ttl_left(ctx.now);
         let mut outcome = Outcome::auth(&self.entry, Some(&self.token), seconds);
-        outcome.undo = Some(Undo::Token(self.entry.hash));
+        if self.entry.kind == Kind::Service {
+            outcome.undo = Some(Undo::Token(self.entry.hash));
+        }
         outcome.warnings = self.warnings;
         outcome
     }

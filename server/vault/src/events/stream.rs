@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
 use coffer_core::policy::Operation as Needs;
-use coffer_core::token::TokenHash;
+use coffer_core::token::Token;
 use futures::stream::{self, Stream};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -26,7 +26,7 @@ const BATCH: usize = 256;
 
 /// Who subscribed to what.
 pub(crate) struct Subscription {
-    pub(crate) hash: TokenHash,
+    pub(crate) token: Token,
     /// The path whose `read` lets him subscribe.
     pub(crate) path: String,
     /// Types of events: exact, or ending in `*`.
@@ -91,7 +91,7 @@ impl Reader {
         if open.barrier.sealed() {
             return None;
         }
-        let found = open.tokens.live(&open.policies, &self.subscription.hash, open.now()).await;
+        let found = open.tokens.find(&open.policies, &self.subscription.token, open.now()).await;
         let token = found.ok().flatten()?;
         permit::may(&token, Needs::Read, &self.subscription.path).then_some(token)
     }

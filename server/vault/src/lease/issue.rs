@@ -72,7 +72,7 @@ pub(crate) async fn issue(
     let expires = first_expiry(now, &lease.limits()).map_err(|error| bad(error.to_string()))?;
     ctx.intend(Some(&lease.id)).await?;
     ctx.about_lease(&lease.id);
-    transact!(open.barrier, |w| intend_in(&open, w, mount, &lease, now).await?)?;
+    transact!(open.barrier, |w| intend_in(&open, w, mount, &lease, holder, now).await?)?;
     let id = lease.id.as_str();
     let delivered = async {
         create(&open, mount, &lease).await?;
@@ -110,9 +110,10 @@ async fn intend_in(
     writer: &mut Writer,
     mount: &Mount,
     lease: &LeaseEntry,
+    holder: &TokenEntry,
     now: Timestamp,
 ) -> Result<(), Fail> {
-    let holder = open.tokens.guard_alive(writer, &lease.token, now).await?;
+    let holder = open.tokens.guard_holder(writer, holder, now).await?;
     MountTable::guard_in(writer, mount).await?;
     if let (Some(auth_mount), Some(uid)) = (holder.mount, &holder.pod) {
         let tombstone = rows::pod_tombstone(auth_mount, uid);

@@ -5,10 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use coffer_barrier::MountId;
 use coffer_core::policy::PolicyName;
 use coffer_core::token::{Accessor, Token};
 use serde_json::Value;
 
+use super::batch::{self, Origin, RolePrint};
+use super::roles::{Role, RoleType};
 use super::{ANCESTORS_MAX, Kind, TokenEntry, Tokens, wrapping};
 use crate::auth::{Life, TokenParams};
 use crate::codec::transact;
@@ -32,6 +35,7 @@ const RESERVED_METADATA: [&str; 6] = [
 
 /// What a caller asks for in a new token.
 struct Wanted {
+    kind: Kind,
     id: Option<Token>,
     policies: Vec<PolicyName>,
     orphan: bool,
@@ -44,8 +48,16 @@ struct Wanted {
     metadata: BTreeMap<String, String>,
 }
 
-/// Makes a token below the caller's.
-pub(super) async fn create(ctx: &mut Ctx, permitted: &Permitted, orphan: bool) -> Result<Outcome, Fail> {
+/// How a token is asked for: `create`, `create-orphan`, or `create/<role>`.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    Nothing,
+    Orphan,
+    Role(&'a str),
+}
+
+/// Makes a token below the caller's, or beside it.
+pub(super) async fn create(ctx: &mut Ctx, permitted: &Permitted, by: By<'_>) -> Result<Outcome, Fail> {
     let parent = permitted.caller()?.clone();
     if parent.kind == Kind::Batch {
         return Err(bad("batch tokens cannot create more tokens"));
@@ -53,15 +65,24 @@ pub(super) async fn create(ctx: &mut Ctx, permitted: &Permitted, orphan: bool) -
     if parent.uses_left.is_some() {
         return Err(bad("restricted use token cannot generate child tokens"));
     }
-    let mut wanted = wanted(ctx, permitted, &parent, orphan)?;
-    let chosen = wanted.id.take();
+    let role = match by {
+        By::Role(name) => Some(load_role(ctx, name).await?),
+        By::Nothing | By::Orphan => None,
+    };
+    let powerful = permitted.sudo() || parent.is_root();
+    let mut wanted = wanted(ctx, &parent, powerful, role.as_ref().map(|r| &r.role))?;
+    wanted.orphan |= matches!(by, By::Orphan);
     let mut warnings = Vec::new();
-    let token = chosen.unwrap_or_else(|| Token::generate(&mut rand::rng()));
-    let entry = new_entry(ctx, &parent, &wanted, &token, &mut warnings)?;
-    insert(ctx, &parent, &entry).await?;
+    let entry = new_entry(ctx, &parent, &wanted, role, &mut warnings)?;
+    let (entry, token) = match wanted.kind {
+        Kind::Service => service(ctx, &parent, entry, wanted.id).await?,
+        Kind::Batch => sealed(ctx, &parent, entry).await?,
+    };
     let seconds = entry.ttl_left(ctx.now);
     let mut outcome = Outcome::auth(&entry, Some(&token), seconds);
-    outcome.undo = Some(Undo::Token(entry.hash));
+    if entry.kind == Kind::Service {
+        outcome.undo = Some(Undo::Token(entry.hash));
+    }
     for name in &entry.policies {
         if !name.is_root() && ctx.open.policies.get(name).await?.is_none() {
             warnings.push(format!("Policy {:?} does not exist", name.as_str()));
@@ -71,38 +92,85 @@ pub(super) async fn create(ctx: &mut Ctx, permitted: &Permitted, orphan: bool) -
     Ok(outcome)
 }
 
-async fn insert(ctx: &Ctx, parent: &TokenEntry, entry: &TokenEntry) -> Result<(), Fail> {
+/// A role by which a token is made.
+struct MakingRole {
+    name: String,
+    role: Role,
+    print: Option<RolePrint>,
+}
+
+async fn load_role(ctx: &Ctx, name: &str) -> Result<MakingRole, Fail> {
+    let reader = ctx.open.barrier.reader().await?;
+    let unknown = || bad(format!("unknown role {}", name.escape_default()));
+    let role = Role::load(&reader, name).await?.ok_or_else(unknown)?;
+    let print = RolePrint::take(&reader, MountId::SYSTEM, &Role::path(name)).await?;
+    Ok(MakingRole { name: name.to_owned(), role, print })
+}
+
+/// Stores a service token.
+async fn service(
+    ctx: &Ctx,
+    parent: &TokenEntry,
+    entry: TokenEntry,
+    chosen: Option<Token>,
+) -> Result<(TokenEntry, Token), Fail> {
     let open = &ctx.open;
-    transact!(open.barrier, |w| {
+    let token = chosen.unwrap_or_else(|| Token::generate(&mut rand::rng()));
+    let entry = TokenEntry { hash: open.tokens.hash(&token), ..entry };
+    let made: Result<(), Fail> = transact!(open.barrier, |w| {
         open.tokens.guard_alive(w, &parent.hash, ctx.now).await?;
         if Tokens::known_in(w, &entry.hash).await? {
             return Err(bad("cannot create a token with a duplicate ID"));
         }
-        Tokens::insert_in(w, entry).await?;
-    })
+        Tokens::insert_in(w, &entry).await?;
+    });
+    made?;
+    Ok((entry, token))
 }
 
-fn wanted(ctx: &Ctx, permitted: &Permitted, parent: &TokenEntry, orphan: bool) -> Result<Wanted, Fail> {
-    let body = &ctx.request.body;
-    let powerful = permitted.sudo() || parent.is_root();
-    if !matches!(ctx.text("type")?.unwrap_or(""), "" | "service") {
-        return Err(bad("invalid 'token_type' value"));
+/// Seals a batch token. Nothing is stored; it hangs from what it says it hangs from.
+async fn sealed(ctx: &Ctx, parent: &TokenEntry, mut entry: TokenEntry) -> Result<(TokenEntry, Token), Fail> {
+    let open = &ctx.open;
+    if let Some(id) = entry.mount {
+        let changed = || bad("the auth mount or its boundary was changed since the login: log in again");
+        let mount = open.mounts.by_id(id).ok_or_else(changed)?;
+        if mount.boundary != entry.boundary {
+            return Err(changed());
+        }
+        entry.origin.get_or_insert_default().mount_created = Some(mount.created);
     }
+    let alive: Result<TokenEntry, Fail> =
+        transact!(open.barrier, |w| open.tokens.guard_alive(w, &parent.hash, ctx.now).await?);
+    alive?;
+    let token = batch::seal(&open.tokens, &open.barrier, &mut entry)?;
+    Ok((entry, token))
+}
+
+fn wanted(ctx: &Ctx, parent: &TokenEntry, powerful: bool, role: Option<&Role>) -> Result<Wanted, Fail> {
+    let body = &ctx.request.body;
+    let kind = kind(ctx, role)?;
     if matches!(body.get("num_uses"), Some(Value::Number(n)) if n.as_i64().is_some_and(|n| n < 0)) {
         return Err(bad("number of uses cannot be negative"));
     }
     let no_parent = params::flag(body, "no_parent")?.unwrap_or(false);
-    if no_parent && !powerful {
+    if role.is_none() && no_parent && !powerful {
         return Err(bad("root or sudo privileges required to create orphan token"));
     }
     let period = params::duration(body, "period")?.unwrap_or_default();
     if !period.is_zero() && !powerful {
         return Err(bad("root or sudo privileges required to create periodic token"));
     }
-    Ok(Wanted {
+    if ctx.text("entity_alias")?.is_some_and(|alias| !alias.is_empty()) {
+        return Err(bad(match role {
+            None => "'entity_alias' is only allowed in combination with token role",
+            Some(_) => "invalid 'entity_alias' value",
+        }));
+    }
+    let mut wanted = Wanted {
+        kind,
         id: chosen_id(ctx, powerful)?,
-        policies: policies(ctx, parent, powerful)?,
-        orphan: no_parent || orphan,
+        policies: policies(ctx, parent, powerful, role)?,
+        orphan: role.map_or(no_parent, |role| role.orphan),
         ttl: params::duration(body, "ttl")?.unwrap_or_default(),
         explicit_max: params::duration(body, "explicit_max_ttl")?.unwrap_or_default(),
         period,
@@ -110,7 +178,59 @@ fn wanted(ctx: &Ctx, permitted: &Permitted, parent: &TokenEntry, orphan: bool) -
         renewable: params::flag(body, "renewable")?.unwrap_or(true),
         display_name: display_name(ctx.text("display_name")?.unwrap_or("")),
         metadata: params::labels(body, "meta")?.unwrap_or_default(),
+    };
+    if kind == Kind::Batch {
+        check_batch(&wanted)?;
+        wanted.id = None;
+        wanted.renewable = false;
+    }
+    if let Some(role) = role {
+        limit(&mut wanted, role);
+    }
+    Ok(wanted)
+}
+
+/// A role's limits beside what was asked for: the smaller of two counts.
+fn limit(wanted: &mut Wanted, role: &Role) {
+    let smaller = |a: Duration, b: Duration| if a.is_zero() || (!b.is_zero() && b < a) { b } else { a };
+    wanted.period = smaller(wanted.period, role.params.period);
+    wanted.explicit_max = smaller(wanted.explicit_max, role.params.explicit_max_ttl);
+    if role.params.num_uses > 0 {
+        wanted.uses = Some(wanted.uses.unwrap_or(u64::MAX).min(role.params.num_uses));
+    }
+    wanted.renewable &= role.renewable;
+}
+
+fn kind(ctx: &Ctx, role: Option<&Role>) -> Result<Kind, Fail> {
+    let asked = match ctx.text("type")?.unwrap_or("") {
+        "" => None,
+        "service" => Some(Kind::Service),
+        "batch" => Some(Kind::Batch),
+        _ => return Err(bad("invalid 'token_type' value")),
+    };
+    Ok(match role.map_or(RoleType::DefaultService, |role| role.token_type) {
+        RoleType::Batch => Kind::Batch,
+        RoleType::DefaultBatch => asked.unwrap_or(Kind::Batch),
+        RoleType::DefaultService => asked.unwrap_or(Kind::Service),
+        RoleType::Service => Kind::Service,
     })
+}
+
+fn check_batch(wanted: &Wanted) -> Result<(), Fail> {
+    let cannot = |what: &str| bad(format!("batch tokens cannot have {what:?} set"));
+    if !wanted.explicit_max.is_zero() {
+        return Err(cannot("explicit_max_ttl"));
+    }
+    if wanted.uses.is_some() {
+        return Err(cannot("num_uses"));
+    }
+    if !wanted.period.is_zero() {
+        return Err(cannot("period"));
+    }
+    if wanted.policies.iter().any(PolicyName::is_root) {
+        return Err(bad("batch tokens cannot be root tokens"));
+    }
+    Ok(())
 }
 
 /// A token that the caller made up himself. The rules are Vault's; a dot would make it look like one of ours.
@@ -137,26 +257,33 @@ fn display_name(name: &str) -> String {
     format!("token-{name}").trim_end_matches('-').to_owned()
 }
 
-/// The policies asked for, or the parent's.
-fn policies(ctx: &Ctx, parent: &TokenEntry, powerful: bool) -> Result<Vec<PolicyName>, Fail> {
+/// The policies asked for, or the parent's; by a role that names policies, what it lets pass.
+fn policies(
+    ctx: &Ctx,
+    parent: &TokenEntry,
+    powerful: bool,
+    role: Option<&Role>,
+) -> Result<Vec<PolicyName>, Fail> {
     let body = &ctx.request.body;
     let default = PolicyName::default_policy();
-    let with_default = !params::flag(body, "no_default_policy")?.unwrap_or(false);
-    let mut policies = params::policies(body, "policies")?.unwrap_or_default();
-    if policies.is_empty() {
-        policies.clone_from(&parent.policies);
-    } else if powerful {
-        if with_default {
-            policies.push(default);
+    let no_default = params::flag(body, "no_default_policy")?.unwrap_or(false);
+    let asked = params::policies(body, "policies")?.unwrap_or_default();
+    let mut policies = match role.filter(|role| role.has_policies()) {
+        Some(role) => role.policies(&asked, no_default, &parent.policies)?,
+        None if asked.is_empty() => parent.policies.clone(),
+        None if powerful => with(asked, (!no_default).then_some(default.clone())),
+        None => {
+            if !asked.iter().all(|name| parent.policies.contains(name)) {
+                return Err(bad("child policies must be subset of parent"));
+            }
+            let add = !no_default && parent.policies.contains(&default);
+            with(asked, add.then_some(default.clone()))
         }
-    } else {
-        if !policies.iter().all(|name| parent.policies.contains(name)) {
-            return Err(bad("child policies must be subset of parent"));
-        }
-        if with_default && parent.policies.contains(&default) {
-            policies.push(default);
-        }
+    };
+    if no_default {
+        policies.retain(|name| *name != default);
     }
+    wrapping::check_assignable(&policies)?;
     if policies.iter().any(PolicyName::is_root) {
         if !parent.is_root() {
             return Err(bad("root tokens may not be created without parent token being root"));
@@ -164,17 +291,22 @@ fn policies(ctx: &Ctx, parent: &TokenEntry, powerful: bool) -> Result<Vec<Policy
         // There is nothing that others would add to it.
         return Ok(vec![PolicyName::root()]);
     }
-    wrapping::check_assignable(&policies)?;
     policies.sort();
     policies.dedup();
     Ok(policies)
 }
 
+fn with(mut policies: Vec<PolicyName>, more: Option<PolicyName>) -> Vec<PolicyName> {
+    policies.extend(more);
+    policies
+}
+
+/// The entry to be. Its hash is that of nothing yet.
 fn new_entry(
     ctx: &Ctx,
     parent: &TokenEntry,
     wanted: &Wanted,
-    token: &Token,
+    role: Option<MakingRole>,
     warnings: &mut Vec<String>,
 ) -> Result<TokenEntry, Fail> {
     let mut ancestors = Vec::new();
@@ -189,22 +321,37 @@ fn new_entry(
     let mut metadata = wanted.metadata.clone();
     metadata.retain(|key, _| !RESERVED_METADATA.contains(&key.as_str()));
     metadata.extend(parent.metadata.clone());
+    let mut path = ctx.request.path.clone();
+    // A child is no way around where its parent may be used from.
+    let mut bound_cidrs = parent.bound_cidrs.clone();
+    if let Some(MakingRole { role, .. }) = &role {
+        if !role.path_suffix.is_empty() {
+            path = format!("{path}/{}", role.path_suffix);
+        }
+        if bound_cidrs.is_empty() {
+            bound_cidrs = role.params.bound_cidrs.clone();
+        }
+    }
+    let origin = (wanted.kind == Kind::Batch)
+        .then(|| Origin { mount_created: None, role: role.as_ref().and_then(|role| role.print.clone()) });
     let entry = TokenEntry {
+        kind: wanted.kind,
         ancestors,
         policies: wanted.policies.clone(),
         boundary: parent.boundary.clone(),
         metadata,
         display_name: wanted.display_name.clone(),
-        path: ctx.request.path.clone(),
+        path,
+        role: role.map(|role| role.name),
         mount: parent.mount,
         pod: parent.pod.clone(),
         explicit_max_ttl: wanted.explicit_max,
         period: wanted.period,
         renewable: wanted.renewable,
         uses_left: wanted.uses,
-        // A child is no way around where its parent may be used from.
-        bound_cidrs: parent.bound_cidrs.clone(),
-        ..TokenEntry::blank(ctx.open.tokens.hash(token), Accessor::generate(&mut rand::rng()), ctx.now)
+        bound_cidrs,
+        origin,
+        ..TokenEntry::blank(parent.hash, Accessor::generate(&mut rand::rng()), ctx.now)
     };
     Ok(with_life(ctx, entry, wanted.ttl, warnings))
 }
@@ -231,6 +378,11 @@ fn with_life(ctx: &Ctx, mut entry: TokenEntry, ttl: Duration, warnings: &mut Vec
     entry.expires = Some(ctx.now.plus(life.ttl));
     entry.max_expires = life.max.map(|max| ctx.now.plus(max));
     entry.period = life.period;
+    if entry.kind == Kind::Batch && entry.pod.is_some() && entry.ttl > batch::POD_LIFE_MAX {
+        entry.ttl = batch::POD_LIFE_MAX;
+        entry.expires = Some(ctx.now.plus(entry.ttl));
+        entry.max_expires = entry.expires;
+    }
     entry
 }
 

@@ -9,6 +9,7 @@ use coffer_core::time::Timestamp;
 use coffer_core::token::{Accessor, TokenHash};
 use serde::{Deserialize, Serialize};
 
+use super::batch::Origin;
 use crate::cidr::Cidrs;
 
 /// The deepest a tree of tokens may grow: every use looks at all ancestors.
@@ -58,6 +59,9 @@ pub(crate) struct TokenEntry {
     /// Where it may be used from.
     #[serde(default)]
     pub(crate) bound_cidrs: Cidrs,
+    /// What a batch token hangs from.
+    #[serde(default)]
+    pub(crate) origin: Option<Origin>,
     pub(crate) revoked: Option<Timestamp>,
 }
 
@@ -108,6 +112,7 @@ impl TokenEntry {
             renewable: false,
             uses_left: None,
             bound_cidrs: Cidrs::default(),
+            origin: None,
             revoked: None,
         }
     }
@@ -117,6 +122,14 @@ impl TokenEntry {
         self.revoked.is_none()
             && self.expires.is_none_or(|end| now < end)
             && self.uses_left.is_none_or(|left| left > 0)
+    }
+
+    /// The accessor as clients see it: batch tokens have none for them.
+    pub(crate) fn shown_accessor(&self) -> &str {
+        match self.kind {
+            Kind::Service => self.accessor.as_str(),
+            Kind::Batch => "",
+        }
     }
 
     /// Whether it has the root policy.

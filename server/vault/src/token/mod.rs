@@ -3,12 +3,14 @@
 //! Stores hashes only. What a token's end does to its leases is told in `crate::revoke`.
 
 mod accessors;
+pub(crate) mod batch;
 mod cache;
 mod create;
 mod cubbyhole;
 mod entry;
 mod ops;
 mod orphan;
+mod roles;
 pub(crate) mod wrapping;
 
 use std::collections::HashSet;
@@ -25,6 +27,7 @@ pub(crate) use cubbyhole::{
 };
 pub(crate) use entry::{ANCESTORS_MAX, Kind, TokenEntry};
 pub(crate) use ops::handle;
+pub(crate) use roles::exists as role_exists;
 
 use self::cache::TokenCache;
 use crate::codec::{self, transact};
@@ -50,6 +53,16 @@ impl LiveToken {
     /// Whether `hash` is this token or one it descends from.
     fn descends_from(&self, hash: &TokenHash) -> bool {
         self.entry.hash == *hash || self.entry.ancestors.contains(hash)
+    }
+}
+
+/// An entry, and the earliest end in its line.
+type Alive = (TokenEntry, Option<Timestamp>);
+
+fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -113,6 +126,34 @@ impl Tokens {
         Ok(Some(token))
     }
 
+    /// The token that a client sent, of whatever kind, if it and all it hangs from are alive.
+    pub(crate) async fn find(
+        &self,
+        policies: &Policies,
+        token: &Token,
+        now: Timestamp,
+    ) -> Result<Option<Arc<LiveToken>>, Fail> {
+        if !batch::looks_like_one(token) {
+            return self.live(policies, &self.hash(token), now).await;
+        }
+        match batch::open(self, &self.barrier, token).await? {
+            Some(entry) => self.live_batch(policies, entry, now).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn live_batch(
+        &self,
+        policies: &Policies,
+        entry: TokenEntry,
+        now: Timestamp,
+    ) -> Result<Option<Arc<LiveToken>>, Fail> {
+        let reader = self.barrier.reader().await?;
+        let Some((entry, ends)) = self.batch_alive(&reader, entry, now).await? else { return Ok(None) };
+        let acl = policies.acl(&entry.policies, entry.boundary.as_ref(), &entry.metadata).await?;
+        Ok(Some(Arc::new(LiveToken { entry, acl, ends })))
+    }
+
     /// The same for a request whose use of the token is counted already: that may have been its last. Never
     /// from memory if its uses are counted.
     pub(crate) async fn live_in_use(
@@ -121,6 +162,9 @@ impl Tokens {
         token: &LiveToken,
         now: Timestamp,
     ) -> Result<Option<Arc<LiveToken>>, Fail> {
+        if token.entry.kind == Kind::Batch {
+            return self.live_batch(policies, token.entry.clone(), now).await;
+        }
         if token.entry.uses_left.is_none() {
             return self.live(policies, &token.entry.hash, now).await;
         }
@@ -139,7 +183,7 @@ impl Tokens {
         hash: &TokenHash,
         now: Timestamp,
         counted: bool,
-    ) -> Result<Option<(TokenEntry, Option<Timestamp>)>, Fail> {
+    ) -> Result<Option<Alive>, Fail> {
         let Some(mut entry) = codec::get::<TokenEntry>(reader, &rows::token(hash)).await? else {
             return Ok(None);
         };
@@ -147,7 +191,7 @@ impl Tokens {
         if counted {
             entry.uses_left = entry.uses_left.map(|left| left.max(1));
         }
-        if !entry.alive(now) {
+        if !entry.alive(now) || (entry.kind == Kind::Batch && !batch::holds(reader, &entry).await?) {
             return Ok(None);
         }
         let mut ends = entry.expires;
@@ -159,10 +203,7 @@ impl Tokens {
             if !above.alive(now) {
                 return Ok(None);
             }
-            ends = match (ends, above.expires) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            ends = earlier(ends, above.expires);
         }
         Ok(Some((entry, ends)))
     }
@@ -205,6 +246,9 @@ impl Tokens {
             return Err(Fail::BadToken);
         };
         writer.guard(&rows::token(hash))?;
+        if entry.kind == Kind::Batch {
+            batch::guard(writer, &entry)?;
+        }
         for ancestor in &entry.ancestors {
             writer.guard(&rows::token(ancestor))?;
         }
@@ -219,8 +263,10 @@ impl Tokens {
     /// Within a transaction: writes a new token and everything it is found by.
     pub(crate) async fn insert_in(writer: &mut Writer, entry: &TokenEntry) -> Result<(), Fail> {
         codec::put(writer, &rows::token(&entry.hash), entry).await?;
-        codec::put(writer, &rows::accessor(&entry.accessor), &entry.hash).await?;
-        codec::put(writer, &rows::accessor_listed(entry.created, &entry.hash), &entry.accessor).await?;
+        if entry.kind == Kind::Service {
+            codec::put(writer, &rows::accessor(&entry.accessor), &entry.hash).await?;
+            codec::put(writer, &rows::accessor_listed(entry.created, &entry.hash), &entry.accessor).await?;
+        }
         if let Some(due) = entry.due() {
             codec::put(writer, &rows::token_due(due, &entry.hash), &entry.hash).await?;
         }

@@ -9,7 +9,8 @@ use coffer_core::time::Timestamp;
 use coffer_core::token::{Token, TokenHash};
 use serde_json::{Map, Value, json};
 
-use super::{TokenEntry, Tokens, accessors, create, orphan};
+use super::create::By;
+use super::{Kind, TokenEntry, Tokens, accessors, batch, create, orphan, roles};
 use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
 use crate::open::Open;
@@ -21,9 +22,15 @@ use crate::request::Operation;
 use crate::revoke;
 use crate::rows;
 
+const NOT_RENEWED: &str = "batch tokens cannot be renewed";
+const NOT_REVOKED: &str = "batch tokens cannot be revoked";
+
 /// Handles `auth/token/...`.
 pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> Result<Outcome, Fail> {
     use Operation::{List, Read, Update};
+    if let Some(name) = rest.strip_prefix("roles/").or((rest == "roles").then_some("")) {
+        return roles::handle(ctx, name).await;
+    }
     let allowed: &[Operation] = match rest {
         "lookup" | "lookup-self" => &[Read, Update],
         "accessors" | "accessors/" => &[List],
@@ -35,29 +42,40 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         "lookup-self" => Ok(lookup_self(ctx, caller)),
         "lookup" => match token_in_body(ctx)? {
             None => Ok(lookup_self(ctx, caller)),
-            Some(token) => lookup(ctx, ctx.open.tokens.hash(&token), Some(&token)).await,
+            Some(token) => {
+                let found = ctx.open.tokens.find(&ctx.open.policies, &token, ctx.now).await?;
+                let found = found.ok_or(Fail::UnknownToken)?;
+                Ok(Outcome::data(lookup_data(&found.entry, Some(&token), ctx.now)))
+            }
         },
         "lookup-accessor" => {
             let hash = by_accessor(ctx).await?.ok_or_else(|| invalid("invalid accessor"))?;
-            lookup(ctx, hash, None).await.map_err(|fail| match fail {
-                // Between the list and the token it died.
-                Fail::BadRequest(_) | Fail::BadToken => invalid("invalid accessor"),
-                other => other,
-            })
+            // Between the list and the token it may have died.
+            let found = ctx.open.tokens.live(&ctx.open.policies, &hash, ctx.now).await?;
+            let found = found.ok_or_else(|| invalid("invalid accessor"))?;
+            Ok(Outcome::data(lookup_data(&found.entry, None, ctx.now)))
         }
+        "renew-self" if caller.kind == Kind::Batch => Err(bad(NOT_RENEWED)),
         "renew-self" => renew(ctx, caller.hash, ctx.request.token.as_ref()).await,
         "renew" => {
             let token = token_in_body(ctx)?.ok_or_else(|| bad("missing token ID"))?;
+            if batch::looks_like_one(&token) {
+                return Err(bad(NOT_RENEWED));
+            }
             renew(ctx, ctx.open.tokens.hash(&token), Some(&token)).await
         }
         "renew-accessor" => {
             let hash = by_accessor(ctx).await?.ok_or_else(|| invalid("invalid accessor"))?;
             renew(ctx, hash, None).await
         }
+        "revoke-self" if caller.kind == Kind::Batch => Err(bad(NOT_REVOKED)),
         "revoke-self" => revoke_one(ctx, caller.hash).await,
         "revoke" => {
             // An unknown token is as dead as anybody could wish.
             let token = token_in_body(ctx)?.ok_or_else(|| bad("missing token ID"))?;
+            if batch::looks_like_one(&token) {
+                return Err(bad(NOT_REVOKED));
+            }
             revoke_one(ctx, ctx.open.tokens.hash(&token)).await
         }
         "revoke-accessor" => match by_accessor(ctx).await? {
@@ -70,12 +88,18 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         },
         "revoke-orphan" => {
             let token = token_in_body(ctx)?.ok_or_else(|| bad("missing token ID"))?;
+            if batch::looks_like_one(&token) {
+                return Err(bad(NOT_REVOKED));
+            }
             orphan::revoke(ctx, &ctx.open.tokens.hash(&token)).await
         }
         "accessors" | "accessors/" => accessors::list(ctx).await,
         "tidy" => Ok(accessors::tidy(ctx)),
-        "create" => create::create(ctx, permitted, false).await,
-        "create-orphan" => create::create(ctx, permitted, true).await,
+        "create" => create::create(ctx, permitted, By::Nothing).await,
+        "create-orphan" => create::create(ctx, permitted, By::Orphan).await,
+        _ if rest.starts_with("create/") => {
+            create::create(ctx, permitted, By::Role(rest.strip_prefix("create/").unwrap_or(""))).await
+        }
         _ => Err(Fail::NoRoute(ctx.request.path.clone())),
     }
 }
@@ -105,16 +129,10 @@ fn lookup_self(ctx: &Ctx, caller: &TokenEntry) -> Outcome {
     Outcome::data(lookup_data(&entry, ctx.request.token.as_ref(), ctx.now))
 }
 
-async fn lookup(ctx: &Ctx, hash: TokenHash, shown: Option<&Token>) -> Result<Outcome, Fail> {
-    let found = ctx.open.tokens.live(&ctx.open.policies, &hash, ctx.now).await?;
-    let token = found.ok_or(Fail::UnknownToken)?;
-    Ok(Outcome::data(lookup_data(&token.entry, shown, ctx.now)))
-}
-
 /// `data` of a lookup. The token itself is shown only to who sent it.
 fn lookup_data(entry: &TokenEntry, shown: Option<&Token>, now: Timestamp) -> Value {
     let mut data = json!({
-        "accessor": entry.accessor,
+        "accessor": entry.shown_accessor(),
         "creation_time": entry.created.as_secs(),
         "creation_ttl": entry.ttl.as_secs(),
         "display_name": entry.display_name,

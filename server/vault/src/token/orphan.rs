@@ -3,10 +3,12 @@
 //! Its descendants are cut loose one by one from the top, each in a transaction of its own; the token dies in the one
 //! that sees that nobody is left. A crash in between leaves it alive, with some of its children orphans already.
 
+use std::sync::Arc;
+
 use coffer_barrier::{MountId, Read, RowKey};
 use coffer_core::token::TokenHash;
 
-use super::{Dying, TokenEntry, Tokens};
+use super::{Dying, Kind, TokenEntry, Tokens};
 use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
 use crate::open::Open;
@@ -58,17 +60,28 @@ async fn children(
 }
 
 /// Cuts everything below `top` loose from it.
-async fn release_children(open: &Open, top: &TokenHash) -> Result<(), Fail> {
+async fn release_children(open: &Arc<Open>, top: &TokenHash) -> Result<(), Fail> {
     loop {
         let page = children(&open.barrier.reader().await?, top, None, PAGE).await?;
         if page.is_empty() {
             return Ok(());
         }
         for (link, child) in page {
+            if is_batch(open, &child).await? {
+                // It cannot do without its parent.
+                revoke::token(open, &child).await?;
+                continue;
+            }
             release(open, top, &child, Some(&link)).await?;
             release_below(open, top, child).await?;
         }
     }
+}
+
+async fn is_batch(open: &Open, hash: &TokenHash) -> Result<bool, Fail> {
+    let reader = open.barrier.reader().await?;
+    let entry = codec::get::<TokenEntry>(&reader, &rows::token(hash)).await?;
+    Ok(entry.is_some_and(|entry| entry.kind == Kind::Batch && entry.revoked.is_none()))
 }
 
 /// Cuts everything below a child that is loose already: what is made below it from now on does not know of `top` any

@@ -215,7 +215,7 @@ pub(crate) async fn wrap(
     let owner = caller.or(outcome.identity.as_ref());
     let entry = wrapping_entry(&open, &token, &ctx.request.path, ttl, owner, ctx.now);
     ctx.about("wrapping_accessor", entry.accessor.as_str());
-    let owner = owner.map(|owner| owner.hash);
+    let owner = owner.cloned();
     let (lease_id, identity, seal) = (outcome.lease_id.take(), outcome.identity.take(), outcome.seal);
     let reply = outcome.into_reply(&ctx.request.id);
     let body = reply.as_json().ok_or(Fail::Internal("a reply that cannot be wrapped"))?;
@@ -226,7 +226,7 @@ pub(crate) async fn wrap(
     let stored: Result<(), Fail> = transact!(open.barrier, |w| {
         if let Some(owner) = &owner {
             // Nothing is put away for somebody who was cut off in the meantime.
-            open.tokens.guard_in_use(w, owner, ctx.now).await?;
+            open.tokens.guard_caller(w, owner, ctx.now).await?;
         }
         insert_in(&open.tokens, w, &entry, &data).await?;
     });

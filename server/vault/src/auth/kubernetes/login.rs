@@ -50,8 +50,9 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
         pod,
         bound_cidrs: None,
     };
-    let grant = Grant::new(ctx, login)?;
+    let mut grant = Grant::new(ctx, login)?;
     let key = Role::key(mount, &role_name);
+    grant.tie(ctx, mount, &key).await?;
     let made: Result<(), Fail> = transact!(open.barrier, |w| {
         grant::guard_in(w, mount, &key, &role).await?;
         if let Some(uid) = grant.pod() {
