@@ -23,6 +23,8 @@ pub struct Client {
     pub(crate) transport: Arc<Transport>,
     // A header value marked sensitive, so that no debug output of a request shows it.
     token: Option<HeaderValue>,
+    /// For how long replies are to be wrapped, as the header says it.
+    wrap_ttl: Option<HeaderValue>,
 }
 
 impl fmt::Debug for Client {
@@ -58,7 +60,7 @@ impl Client {
     }
 
     pub(crate) fn new(transport: Transport) -> Self {
-        Self { transport: Arc::new(transport), token: None }
+        Self { transport: Arc::new(transport), token: None, wrap_ttl: None }
     }
 
     /// The same client, calling with this token.
@@ -69,13 +71,24 @@ impl Client {
         let mut value = HeaderValue::from_str(token.expose())
             .map_err(|_| ClientError::Config("the token has characters no token has".to_owned()))?;
         value.set_sensitive(true);
-        Ok(Self { transport: Arc::clone(&self.transport), token: Some(value) })
+        Ok(Self { token: Some(value), ..self.clone() })
     }
 
     /// The same client, calling without a token.
     #[must_use]
     pub fn without_token(&self) -> Self {
-        Self { transport: Arc::clone(&self.transport), token: None }
+        Self { token: None, ..self.clone() }
+    }
+
+    /// The same client, asking for every reply to be wrapped for this long (`60` or `5m`): each comes with `wrap_info` in the
+    /// place of everything else.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`] if it cannot be a header.
+    pub fn with_wrap_ttl(&self, ttl: &str) -> Result<Self, ClientError> {
+        let value = HeaderValue::from_str(ttl)
+            .map_err(|_| ClientError::Config("the wrap TTL has characters no duration has".to_owned()))?;
+        Ok(Self { wrap_ttl: Some(value), ..self.clone() })
     }
 
     /// `GET <path>`.
@@ -200,6 +213,9 @@ impl Client {
             .header("x-vault-request", "true");
         if let Some(token) = &self.token {
             request = request.header("x-vault-token", token.clone());
+        }
+        if let Some(ttl) = &self.wrap_ttl {
+            request = request.header("x-vault-wrap-ttl", ttl.clone());
         }
         let bytes = match body {
             None => Bytes::new(),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use coffer_client::wire::{Disclose, Envelope};
-use coffer_client::{Call, ClientError};
+use coffer_client::{Call, Client, ClientError};
 use serde_json::Value;
 
 use super::out::{Out, cell, duration, rows};
@@ -27,6 +27,9 @@ pub(crate) struct ReadArgs {
     /// Print one field and nothing else.
     #[arg(long)]
     field: Option<String>,
+    /// Wrap the reply: it is given out once, for the token that is printed instead.
+    #[arg(long, value_name = "TTL")]
+    wrap_ttl: Option<String>,
 }
 
 /// Options of `write`.
@@ -42,6 +45,17 @@ pub(crate) struct WriteArgs {
     /// Print one field of the reply and nothing else.
     #[arg(long)]
     field: Option<String>,
+    /// Wrap the reply: it is given out once, for the token that is printed instead.
+    #[arg(long, value_name = "TTL")]
+    wrap_ttl: Option<String>,
+}
+
+/// A client whose replies are wrapped, if that is wanted.
+pub(crate) fn wrapping(client: Client, ttl: Option<&str>) -> anyhow::Result<Client> {
+    Ok(match ttl {
+        Some(ttl) => client.with_wrap_ttl(ttl)?,
+        None => client,
+    })
 }
 
 type Reply = Envelope<Disclose<Value>>;
@@ -49,9 +63,10 @@ type Reply = Envelope<Disclose<Value>>;
 /// `coffer read`.
 pub(crate) async fn read(args: ReadArgs, session: &Session, out: &Out) -> Done {
     let path = clean(&args.path);
-    let reply = session.client()?.get::<Disclose<Value>>(path).await;
+    let client = wrapping(session.client()?, args.wrap_ttl.as_deref())?;
+    let reply = client.get::<Disclose<Value>>(path).await;
     let reply = found(reply, path)?;
-    if reply.data.is_none() && reply.auth.is_none() {
+    if reply.data.is_none() && reply.auth.is_none() && reply.wrap_info.is_none() {
         return Err(NoValue(path.to_owned()).into());
     }
     show(&reply, args.field.as_deref(), out)?;
@@ -65,15 +80,15 @@ pub(crate) async fn write(args: WriteArgs, session: &Session, out: &Out) -> Done
         anyhow::bail!("nothing to write: give key=value pairs, or --force");
     }
     let data = Disclose::new(input::pairs(&args.data)?);
-    let reply: Reply = session
-        .client()?
+    let reply: Reply = wrapping(session.client()?, args.wrap_ttl.as_deref())?
         .exchange(Call::new("PUT", path), Some(&data))
         .await
         .with_context(|| format!("writing {path}"))?;
     for warning in reply.warnings.iter().flatten() {
         super::out::complain(&format!("Warning: {warning}"));
     }
-    if reply.data.is_some() || reply.auth.is_some() || args.field.is_some() {
+    let said = reply.data.is_some() || reply.auth.is_some() || reply.wrap_info.is_some();
+    if said || args.field.is_some() {
         show(&reply, args.field.as_deref(), out)?;
     } else {
         out.success(&format!("Data written to: {path}"))?;
@@ -124,7 +139,9 @@ pub(crate) fn found<T>(reply: Result<T, ClientError>, path: &str) -> anyhow::Res
 pub(crate) fn show(reply: &Reply, field: Option<&str>, out: &Out) -> anyhow::Result<()> {
     if let Some(name) = field {
         let value = reply.data.as_ref().and_then(|data| data.expose().get(name));
+        let wrapped = reply.wrap_info.as_ref().filter(|_| name == "wrapping_token");
         let token = reply.auth.as_ref().filter(|_| name == "token").map(|auth| auth.client_token.expose());
+        let token = token.or(wrapped.map(|info| info.token.expose()));
         return match (value, token) {
             (Some(value), _) if out.is_json() => out.json(value),
             (Some(value), _) => out.raw(&cell(value)),
@@ -145,6 +162,16 @@ fn reply_rows(reply: &Reply) -> Vec<(String, String)> {
         row("lease_id", reply.lease_id.clone());
         row("lease_duration", duration(reply.lease_duration));
         row("lease_renewable", reply.renewable.to_string());
+    }
+    if let Some(info) = &reply.wrap_info {
+        row("wrapping_token", info.token.expose().clone());
+        row("wrapping_accessor", info.accessor.clone());
+        row("wrapping_token_ttl", duration(info.ttl));
+        row("wrapping_token_creation_time", info.creation_time.clone());
+        row("wrapping_token_creation_path", info.creation_path.clone());
+        if let Some(accessor) = &info.wrapped_accessor {
+            row("wrapped_accessor", accessor.clone());
+        }
     }
     if let Some(auth) = &reply.auth {
         row("token", auth.client_token.expose().clone());

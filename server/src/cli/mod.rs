@@ -18,6 +18,8 @@ mod policy;
 mod secrets;
 mod session;
 mod token;
+mod token_roles;
+mod unwrap;
 
 use std::process::ExitCode;
 
@@ -95,6 +97,8 @@ enum Command {
     List(generic::PathArgs),
     /// Delete any path
     Delete(generic::PathArgs),
+    /// Show a wrapped reply; it can be had once
+    Unwrap(unwrap::UnwrapArgs),
     /// Print a completion script for a shell
     Completions(complete::CompletionArgs),
 }
@@ -152,6 +156,7 @@ async fn dispatch(command: Command, session: &Session, out: &Out) -> Done {
         Command::Write(args) => generic::write(args, session, out).await,
         Command::List(args) => generic::list(&args, session, out).await,
         Command::Delete(args) => generic::delete(&args, session, out).await,
+        Command::Unwrap(args) => unwrap::run(args, session, out).await,
         Command::Server(_) | Command::Completions(_) => anyhow::bail!("not a client command"),
     }
 }

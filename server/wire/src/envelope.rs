@@ -88,6 +88,9 @@ pub struct WrapInfo {
     /// The path that was asked.
     #[serde(default)]
     pub creation_path: String,
+    /// The accessor of the token that was wrapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrapped_accessor: Option<String>,
 }
 
 /// The body of every reply that is not a success.

@@ -45,8 +45,9 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>, name: &str) -> Resu
     }
     let metadata = BTreeMap::from([("username".to_owned(), name.to_owned())]);
     let login = Login { mount, params: &user.token, name, metadata, pod: None, bound_cidrs: None };
-    let grant = Grant::new(ctx, login)?;
+    let mut grant = Grant::new(ctx, login)?;
     let key = User::key(mount, name);
+    grant.tie(ctx, mount, &key).await?;
     let made: Result<(), Fail> = transact!(open.barrier, |w| {
         grant::guard_in(w, mount, &key, &user).await?;
         grant.insert_in(w).await?;
