@@ -118,7 +118,7 @@ async fn metadata_patches_merge_and_nulls_take_away() {
     let meta = data(kv.read("metadata/x").await.unwrap());
     assert_eq!((&meta["custom_metadata"], &meta["delete_version_after"]), (&Value::Null, &json!("1m0s")));
     assert!(refusal(patch(json!({ "custom_metadata": { "a": "\n" } })).await).contains("unprintable"));
-    refusal(patch(json!({ "max_versions": -2 })).await);
+    refusal(patch(json!({ "max_versions": "many" })).await);
 }
 
 #[tokio::test]
@@ -188,7 +188,11 @@ async fn old_versions_go() {
     }
     let meta = data(kv.read("metadata/x").await.unwrap());
     assert_eq!((&meta["oldest_version"], meta["versions"].as_object().unwrap().len()), (&json!(13), 4));
-    refusal(kv.post("config", json!({ "max_versions": 1_000_000 })).await);
+    for too_many in [json!(1_000_000), json!(-1)] {
+        let (reply, _) = kv.post("config", json!({ "max_versions": too_many })).await.unwrap();
+        assert!(matches!(reply, EngineReply::Warn(..)));
+        assert_eq!(data(kv.read("config").await.unwrap())["max_versions"], 1000);
+    }
 }
 
 #[tokio::test]
@@ -246,6 +250,17 @@ async fn metadata_lists_and_vanishes() {
     assert_eq!(data(kv.list("metadata/").await.unwrap()), json!(["only", "z"]));
     put(&kv, "a/d", json!({})).await;
     assert_eq!(data(kv.read("data/a/d").await.unwrap())["metadata"]["version"], 1, "starts anew");
+}
+
+#[tokio::test]
+async fn null_is_a_version_without_data() {
+    let kv = bench().await;
+    put(&kv, "x", Value::Null).await;
+    for (path, name) in [("data/x", "data"), ("subkeys/x", "subkeys")] {
+        assert_eq!(data(kv.read(path).await.unwrap())[name], Value::Null);
+    }
+    kv.write(Op::Patch, "data/x", json!({ "data": { "a": 1 } })).await.unwrap();
+    assert_eq!(data(kv.read("data/x").await.unwrap())["data"], json!({ "a": 1 }));
 }
 
 #[tokio::test]

@@ -87,6 +87,8 @@ async fn a_detailed_list_says_what_is_known_of_each_secret() {
     assert_eq!(list["keys"], json!(["c", "d/"]));
     assert_eq!(list["key_info"]["c"], data(kv.read("metadata/l/b/c").await.unwrap()));
     assert_eq!(list["key_info"]["d/"], json!({}));
+    let both = data(kv.list("detailed-metadata/l").await.unwrap());
+    assert_eq!(both["key_info"]["b/"], both["key_info"]["b"], "as in OpenBao");
     let page = data(kv.list("detailed-metadata/l?limit=2").await.unwrap());
     assert_eq!(page["keys"], json!(["B", "a"]));
     assert!(matches!(kv.list("detailed-metadata/none").await.unwrap(), EngineReply::NotFound));

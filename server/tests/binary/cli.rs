@@ -69,7 +69,8 @@ fn every_kv_verb_does_what_vaults_does() {
     assert_eq!(shell.json(&["kv", "scan", "secret"]), serde_json::json!(["app/db"]));
     assert_eq!(shell.json(&["kv", "list", "secret"]), serde_json::json!(["app/"]));
     shell.ok(&["kv", "metadata", "delete", "secret/app/db"]);
-    assert_eq!(shell.fails(&["kv", "scan", "secret"]).0, 2);
+    let (code, why) = shell.fails(&["kv", "scan", "secret"]);
+    assert_eq!((code, why.as_str()), (2, "Error: no value found at secret/metadata\n"));
 }
 
 #[test]

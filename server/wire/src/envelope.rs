@@ -107,7 +107,8 @@ pub struct Errors {
 /// `data` of every LIST.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Keys {
-    /// Names; those that end in a slash have children.
+    /// Names; those that end in a slash have children. A SCAN that found nothing leaves them out.
+    #[serde(default)]
     pub keys: Vec<String>,
 }
 

@@ -106,13 +106,18 @@ async fn shown(
         reply.insert("metadata".to_owned(), metadata);
         return Ok(EngineReply::NotFoundWith(reply));
     }
-    let data = change(load_data(view, path, number).await?);
-    reply.insert(name.to_owned(), Value::Object(data));
+    let data = load_data(view, path, number).await?.map(change);
+    reply.insert(name.to_owned(), data.map_or(Value::Null, Value::Object));
     reply.insert("metadata".to_owned(), metadata);
     Ok(EngineReply::Data(reply))
 }
 
-async fn load_data(view: &ReadView<'_>, path: &str, number: u64) -> Result<Map<String, Value>, EngineError> {
+/// A version's data; none if null was written.
+async fn load_data(
+    view: &ReadView<'_>,
+    path: &str,
+    number: u64,
+) -> Result<Option<Map<String, Value>>, EngineError> {
     let bytes = view.get_version(path, number).await?;
     let bytes = bytes.ok_or(EngineError::Corrupt("kv version without its data"))?;
     codec::decode(&bytes, "kv version")
@@ -120,10 +125,7 @@ async fn load_data(view: &ReadView<'_>, path: &str, number: u64) -> Result<Map<S
 
 pub(super) async fn write(view: &mut WriteView<'_>, req: &EngineRequest<'_>, path: &str) -> Written {
     let fields = Fields::after_lookup(req.body);
-    let payload = match given_data(&fields)? {
-        Some(data) => encode(data)?,
-        None => encode(&Map::new())?,
-    };
+    let payload = encode(given_data(&fields)?)?;
     let cas = cas(&fields)?;
     let stored = record::load(&view.reading(), path).await?;
     let new = stored.is_none();
@@ -149,11 +151,11 @@ pub(super) async fn patch(view: &mut WriteView<'_>, req: &EngineRequest<'_>, pat
         let metadata = meta.version_json(meta.current, version);
         return Ok((EngineReply::NotFoundWith(metadata), Vec::new()));
     }
-    let mut data = Passing(load_data(&view.reading(), path, meta.current).await?);
+    let mut data = Passing(load_data(&view.reading(), path, meta.current).await?.unwrap_or_default());
     if let Some(change) = change {
         merge(&mut data, change, DEPTH_MAX)?;
     }
-    let payload = encode(&data)?;
+    let payload = encode(Some(&data))?;
     let reply = add(view, req, path, meta, false, &payload).await?;
     Ok((reply, effect("kv-v2/data-patch", "data-patch", "data", path)))
 }
@@ -246,6 +248,6 @@ async fn add(
     Ok(EngineReply::Data(meta.version_json(number, version)))
 }
 
-fn encode(data: &Map<String, Value>) -> Result<SecretBytes, EngineError> {
-    codec::encode(data, "secret payload", PAYLOAD_BYTES_MAX)
+fn encode(data: Option<&Map<String, Value>>) -> Result<SecretBytes, EngineError> {
+    codec::encode(&data, "secret payload", PAYLOAD_BYTES_MAX)
 }

@@ -116,10 +116,9 @@ impl<'a> Page<'a> {
         let more = self.cut(&mut names);
         let mut info = Map::new();
         for name in &names {
-            let known = match name.ends_with('/') {
-                true => Map::new(),
-                false => record::load(view, &below(dir, name)).await?.map(|m| m.json()).unwrap_or_default(),
-            };
+            // As in OpenBao, a directory is described by the secret of the same name, if there is one.
+            let path = below(dir, name.trim_end_matches('/'));
+            let known = record::load(view, &path).await?.map(|meta| meta.json()).unwrap_or_default();
             info.insert(name.clone(), Value::Object(known));
         }
         let data = object(json!({ "keys": names, "key_info": info }));

@@ -29,7 +29,7 @@ pub(super) async fn read_config(view: &ReadView<'_>) -> Result<EngineReply, Engi
 pub(super) async fn write_config(view: &mut WriteView<'_>, req: &EngineRequest<'_>) -> Written {
     let fields = Fields::of(req.body);
     let mut config = record::load_config(&view.reading()).await?;
-    let mut given = flags(&fields, &mut config)?;
+    let Flags { any: mut given, warning } = flags(&fields, &mut config)?;
     if let Some(span) = fields.seconds("delete_version_after")? {
         given = true;
         (config.delete_after, config.never_delete) = match span {
@@ -43,23 +43,41 @@ pub(super) async fn write_config(view: &mut WriteView<'_>, req: &EngineRequest<'
     record::store_config(view, &config).await?;
     let effect =
         Effect { event_type: "kv-v2/config-write", path: "config".into(), operation: "config-write" };
-    Ok((EngineReply::Empty, vec![effect]))
+    Ok((warned_empty(warning.into_iter().collect()), vec![effect]))
 }
 
-/// Takes over what a mount and a secret can both have set; whether there was anything.
-fn flags(fields: &Fields<'_>, settings: &mut Settings) -> Result<bool, EngineError> {
+fn warned_empty(warnings: Vec<String>) -> EngineReply {
+    match warnings.is_empty() {
+        true => EngineReply::Empty,
+        false => EngineReply::Warn(Box::new(EngineReply::Empty), warnings),
+    }
+}
+
+/// What [`flags`] found.
+struct Flags {
+    /// Whether there was anything.
+    any: bool,
+    warning: Option<String>,
+}
+
+/// Takes over what a mount and a secret can both have set.
+fn flags(fields: &Fields<'_>, settings: &mut Settings) -> Result<Flags, EngineError> {
     let max = fields.int("max_versions")?;
+    let mut warning = None;
     if let Some(max) = max {
-        settings.max_versions =
-            u64::try_from(max).ok().filter(|max| *max <= VERSIONS_MAX).ok_or_else(|| {
-                EngineError::bad(format!("max_versions must be a number from 0 to {VERSIONS_MAX}"))
-            })?;
+        // Vault takes a number below zero for a very large one.
+        let wanted = u64::try_from(max).unwrap_or(u64::MAX);
+        settings.max_versions = wanted.min(VERSIONS_MAX);
+        if wanted > VERSIONS_MAX {
+            warning =
+                Some(format!("\"max_versions\" is set to {VERSIONS_MAX}, which is the most there can be."));
+        }
     }
     let cas = fields.boolean("cas_required")?;
     settings.cas_required = cas.unwrap_or(settings.cas_required);
     let metadata_cas = fields.boolean("metadata_cas_required")?;
     settings.metadata_cas_required = metadata_cas.unwrap_or(settings.metadata_cas_required);
-    Ok(max.is_some() || cas.is_some() || metadata_cas.is_some())
+    Ok(Flags { any: max.is_some() || cas.is_some() || metadata_cas.is_some(), warning })
 }
 
 fn millis(span: Duration) -> u64 {
@@ -80,11 +98,12 @@ struct Asked<'a> {
     labels: Option<Option<&'a Map<String, Value>>>,
     metadata_cas: Option<i64>,
     any: bool,
+    warning: Option<String>,
 }
 
 fn asked<'a>(fields: Fields<'a>, before: Settings) -> Result<Asked<'a>, EngineError> {
     let mut settings = before;
-    let mut any = flags(&fields, &mut settings)?;
+    let Flags { mut any, warning } = flags(&fields, &mut settings)?;
     if let Some(span) = fields.positive_seconds("delete_version_after")? {
         settings.delete_after = millis(span);
         any = true;
@@ -92,7 +111,7 @@ fn asked<'a>(fields: Fields<'a>, before: Settings) -> Result<Asked<'a>, EngineEr
     let labels = fields.map("custom_metadata")?;
     any |= labels.is_some();
     let metadata_cas = fields.int("metadata_cas")?;
-    Ok(Asked { fields, settings, labels, metadata_cas, any })
+    Ok(Asked { fields, settings, labels, metadata_cas, any, warning })
 }
 
 pub(super) async fn write(view: &mut WriteView<'_>, req: &EngineRequest<'_>, path: &str) -> Written {
@@ -170,7 +189,7 @@ async fn finish(
     meta.metadata_version += 1;
     meta.updated = req.now;
     record::store(view, path, &meta, new).await?;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = asked.warning.clone().into_iter().collect();
     for (name, mandated) in
         [("cas_required", config.cas_required), ("metadata_cas_required", config.metadata_cas_required)]
     {
@@ -180,11 +199,7 @@ async fn finish(
             ));
         }
     }
-    let reply = match warnings.is_empty() {
-        true => EngineReply::Empty,
-        false => EngineReply::Warn(Box::new(EngineReply::Empty), warnings),
-    };
-    Ok((reply, effect(event_type, operation, "metadata", path)))
+    Ok((warned_empty(warnings), effect(event_type, operation, "metadata", path)))
 }
 
 pub(super) async fn delete(view: &mut WriteView<'_>, path: &str) -> Written {

@@ -32,6 +32,25 @@ pub(crate) struct Draft {
     pub(crate) mount_path: String,
 }
 
+impl Draft {
+    /// Where what an event of a key-value mount is about can be read, if there is something to be read afterwards.
+    fn data_path(&self) -> Option<String> {
+        match self.event_type {
+            "kv-v1/write"
+            | "kv-v2/config-write"
+            | "kv-v2/data-patch"
+            | "kv-v2/data-write"
+            | "kv-v2/metadata-patch"
+            | "kv-v2/metadata-write" => Some(self.path.clone()),
+            "kv-v2/undelete" => {
+                let below = self.path.strip_prefix(&self.mount_path)?.strip_prefix("undelete/")?;
+                Some(format!("{}data/{below}", self.mount_path))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A published event.
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -141,7 +160,7 @@ impl Events {
     /// An event as clients see it.
     pub(crate) fn render(&self, event: &Event) -> Value {
         let draft = &event.draft;
-        self.envelope(
+        let mut whole = self.envelope(
             &event.id,
             draft.event_type,
             event.at,
@@ -149,7 +168,15 @@ impl Events {
             &draft.path,
             draft.operation,
             &draft.mount_path,
-        )
+        );
+        if let Some(Value::Object(metadata)) = whole.pointer_mut("/data/event/metadata") {
+            // Texts, also the truth value: so Vault has them.
+            metadata.insert("modified".into(), "true".into());
+            if let Some(path) = draft.data_path() {
+                metadata.insert("data_path".into(), path.into());
+            }
+        }
+        whole
     }
 
     /// The event that says: what you had may be outdated, read everything again.
@@ -201,6 +228,32 @@ mod tests {
             operation: "write",
             mount_path: "delivery/".into(),
         }
+    }
+
+    #[test]
+    fn events_of_secrets_say_where_to_read_them() {
+        let events = Events::new("n");
+        let of = |event_type, path: &str| {
+            let (operation, mount_path) = ("", "kv/".to_owned());
+            Draft { event_type, path: path.into(), operation, mount_path }
+        };
+        events.publish(
+            vec![
+                of("kv-v2/data-write", "kv/data/a"),
+                of("kv-v2/undelete", "kv/undelete/a/undelete/b"),
+                of("kv-v2/destroy", "kv/destroy/a"),
+            ],
+            Timestamp::from_secs(10),
+        );
+        let said: Vec<Value> =
+            events.after(0, 10).unwrap().iter().map(|event| events.render(event)).collect();
+        let metadata = |at: usize| said[at].pointer("/data/event/metadata").unwrap().clone();
+        assert_eq!(
+            (&metadata(0)["data_path"], &metadata(0)["modified"]),
+            (&json!("kv/data/a"), &json!("true"))
+        );
+        assert_eq!(metadata(1)["data_path"], "kv/data/a/undelete/b");
+        assert!(metadata(2).get("data_path").is_none());
     }
 
     #[test]
