@@ -73,7 +73,7 @@ fn node_name() -> Option<String> {
 }
 
 /// What `sys/ca` gives out; checked now, so that a wrong file is found at the start.
-fn ca_bundle(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn ca_bundle(path: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("ca_file {}", path.display()))?;
     let certificates = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
     match certificates {

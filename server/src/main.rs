@@ -7,6 +7,7 @@ mod assemble;
 mod cli;
 mod clock;
 mod config;
+mod dev;
 mod listen;
 mod logs;
 mod prompt;

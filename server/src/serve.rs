@@ -1,7 +1,7 @@
 //! `coffer server`: from the configuration to a running server, and its orderly end.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,15 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use coffer_api::{Api, Limits};
-use coffer_core::token::Token;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::assemble::{Assembled, assemble};
-use crate::config::{CONNECTIONS_MAX, Config, Listener, Storage};
+use crate::assemble::{Assembled, assemble, ca_bundle};
+use crate::cli::{complain, env};
+use crate::config::Config;
+use crate::dev;
 use crate::listen::Bound;
 use crate::logs::Logs;
 use crate::tls::Certificate;
@@ -24,18 +25,25 @@ use crate::tls::Certificate;
 /// Options of `server`.
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// The configuration, HCL or JSON.
-    #[arg(long, value_name = "FILE", required_unless_present = "dev", conflicts_with = "dev")]
-    config: Option<PathBuf>,
+    /// The configuration, HCL or JSON: files, or directories of them. Can be given several times. Also from
+    /// COFFER_CONFIG_PATH, VAULT_... or BAO_...
+    #[arg(long, value_name = "PATH", conflicts_with = "dev")]
+    config: Vec<PathBuf>,
+    /// Read the configuration and the certificates, say what is wrong with them, and end.
+    #[arg(long, conflicts_with = "dev")]
+    test: bool,
+    /// trace, debug, info, warn or error; goes before the configuration's.
+    #[arg(long, value_name = "LEVEL", value_parser = ["trace", "debug", "info", "warn", "error"])]
+    pub(crate) log_level: Option<String>,
     /// For trying things out: in memory, unsealed, plain HTTP on loopback. Everything is gone at the end.
     #[arg(long)]
-    dev: bool,
+    pub(crate) dev: bool,
     /// Where a development server listens.
     #[arg(long, value_name = "ADDRESS", requires = "dev", default_value = "127.0.0.1:8200")]
-    dev_listen_address: SocketAddr,
+    pub(crate) dev_listen_address: SocketAddr,
     /// A development server's root token. Also from COFFER_DEV_ROOT_TOKEN_ID, VAULT_... or BAO_...
     #[arg(long, value_name = "TOKEN", requires = "dev")]
-    dev_root_token_id: Option<String>,
+    pub(crate) dev_root_token_id: Option<String>,
 }
 
 /// Runs the server until it is told to end.
@@ -44,104 +52,86 @@ pub(crate) fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
         anyhow::bail!("a TLS provider was installed twice");
     }
     if args.dev {
-        return dev(&args);
+        return dev::run(&args);
     }
-    let path = args.config.context("--config is missing")?;
-    let config = Config::load(&path)?;
-    let logs = Logs::start(config.log_level.as_deref())?;
+    let ServerArgs { config: mut paths, test, log_level, .. } = args;
+    if paths.is_empty() {
+        let named = env(&["COFFER_CONFIG_PATH", "VAULT_CONFIG_PATH", "BAO_CONFIG_PATH"]);
+        let (_, path) = named.context("expected --config or --dev")?;
+        paths.push(path.into());
+    }
+    let config = Config::load(&paths)?;
+    if test {
+        return check(&config);
+    }
+    let logs = Logs::start(log_level.as_deref().or(config.log_level.as_deref()), config.log_format)?;
     // No core dump, no debugger of another process: the keys are in this memory.
     nix::sys::prctl::set_dumpable(false).context("protecting the process's memory")?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     runtime()?.block_on(async {
-        let running = Running::start(&config, Some(Reload { path, logs })).await?;
+        let running = Running::start(&config, Some(Reload { paths, log_level, logs })).await?;
+        let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         running.until_told().await
     })
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+/// Everything that can be found out about a configuration without beginning to serve.
+fn check(config: &Config) -> anyhow::Result<ExitCode> {
+    for tls in config.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        Certificate::load(tls)?.server_config()?;
+    }
+    config.ca_file.as_deref().map(ca_bundle).transpose()?;
+    for warning in &config.warnings {
+        complain(&format!("Warning: {warning}"));
+    }
+    use std::io::Write;
+    writeln!(std::io::stdout().lock(), "The configuration is good.")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file that tells others this process's id. Gone with the process, unless that is killed.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> anyhow::Result<Self> {
+        let text = format!("{}\n", std::process::id());
+        std::fs::write(path, text).with_context(|| format!("pid_file {}", path.display()))?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(%error, path = %self.0.display(), "pid_file not removed");
+        }
+    }
+}
+
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting")
 }
 
-fn dev(args: &ServerArgs) -> anyhow::Result<ExitCode> {
-    let address = args.dev_listen_address;
-    if !address.ip().is_loopback() {
-        anyhow::bail!("--dev-listen-address {address}: a development server listens on loopback only");
-    }
-    let chosen = dev_root_token(args)?;
-    let _logs = Logs::start(None)?;
-    let dir =
-        tempfile::Builder::new().prefix("coffer-dev-").tempdir().context("a directory for the audit log")?;
-    let config = Config {
-        listeners: vec![Listener { address, tls: None, connections_max: CONNECTIONS_MAX }],
-        storage: Storage::Memory,
-        audit_dir: dir.path().to_owned(),
-        audit: coffer_vault::AuditSettings::default(),
-        audit_devices: Vec::new(),
-        audit_directories: Vec::new(),
-        default_lease_ttl: None,
-        max_lease_ttl: None,
-        api_addr: None,
-        cluster_name: None,
-        log_level: None,
-        ca_file: None,
-        warnings: Vec::new(),
-    };
-    runtime()?.block_on(async {
-        let running = Running::start(&config, None).await?;
-        let mut made = running.assembled.vault.dev_init().await.context("initialising")?;
-        if let Some(token) = chosen {
-            running.assembled.vault.dev_root(&mut made, token).await.context("the chosen root token")?;
-        }
-        greet(&running, &config, made.unseal_key.expose(), made.root_token.expose())?;
-        running.until_told().await
-    })
-}
-
-/// The root token that a developer wants, if any: known tokens are for throw-away data.
-fn dev_root_token(args: &ServerArgs) -> anyhow::Result<Option<Token>> {
-    let named = ["COFFER", "VAULT", "BAO"].map(|whose| format!("{whose}_DEV_ROOT_TOKEN_ID"));
-    let given = args.dev_root_token_id.clone();
-    let given = given.or_else(|| named.iter().find_map(|name| std::env::var(name).ok()));
-    let parsed = given.filter(|text| !text.is_empty()).map(|text| Token::parse(&text)).transpose();
-    parsed.context("--dev-root-token-id: expected up to 8192 visible ASCII characters")
-}
-
-/// What a developer needs to go on, in Vault's words where tools look for them.
-fn greet(running: &Running, config: &Config, unseal_key: &str, root_token: &str) -> anyhow::Result<()> {
-    use std::io::Write;
-    let address = running.addresses.first().context("no listener")?;
-    let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "==> Coffer development server\n\n\
-         WARNING! Everything is in memory and gone when this process ends. Whoever is on this machine can\n\
-         read the traffic. Never keep a real secret here.\n\n\
-         In another shell:\n\n    \
-         export COFFER_ADDR='http://{address}'\n    \
-         coffer login -\n\n\
-         Unseal Key: {unseal_key}\n\
-         Root Token: {root_token}\n\n\
-         Audit log: {}\n",
-        config.audit_dir.join("audit.log").display()
-    )?;
-    Ok(out.flush()?)
-}
+/// For the last steps, after the listeners have drained; Kubernetes kills 30 s after SIGTERM.
+const CLOSE: Duration = Duration::from_secs(8);
 
 /// How often the certificates' files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// What SIGHUP reads again.
 struct Reload {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
+    /// From the command line.
+    log_level: Option<String>,
     logs: Logs,
 }
 
 /// A server that answers.
-struct Running {
-    assembled: Assembled,
-    addresses: Vec<SocketAddr>,
+pub(crate) struct Running {
+    pub(crate) assembled: Assembled,
+    pub(crate) addresses: Vec<SocketAddr>,
     certificates: Vec<Arc<Certificate>>,
     listeners: JoinSet<()>,
     closing: watch::Sender<bool>,
@@ -168,6 +158,11 @@ impl Signals {
 }
 
 impl Running {
+    /// A server without a configuration to read again.
+    pub(crate) async fn start_fixed(config: &Config) -> anyhow::Result<Self> {
+        Self::start(config, None).await
+    }
+
     async fn start(config: &Config, reload: Option<Reload>) -> anyhow::Result<Self> {
         // Before anything else: a signal that comes early is not lost.
         let signals = Signals::listen().context("listening for signals")?;
@@ -219,8 +214,9 @@ impl Running {
         })
     }
 
-    /// Serves until SIGTERM or SIGINT; then no new requests, those in flight finish, the audit log is closed.
-    async fn until_told(mut self) -> anyhow::Result<ExitCode> {
+    /// Serves until SIGTERM or SIGINT; then no new requests, those in flight finish, the vault is sealed, and the
+    /// audit log is anchored and closed. All of it in bounded time.
+    pub(crate) async fn until_told(mut self) -> anyhow::Result<ExitCode> {
         let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
         loop {
             tokio::select! {
@@ -240,7 +236,14 @@ impl Running {
             _ = self.signals.interrupt.recv() => tracing::warn!("told twice: requests in flight are cut"),
         }
         self.shutdown.cancel();
-        self.background.await.context("ending background work")?;
+        let closed = async {
+            self.background.await.context("ending background work")?;
+            self.assembled.vault.close().await.context("sealing")
+        };
+        match tokio::time::timeout(CLOSE, closed).await {
+            Ok(closed) => closed?,
+            Err(_) => tracing::warn!("background work did not end in {CLOSE:?}; it is cut"),
+        }
         tracing::info!("ended");
         Ok(ExitCode::SUCCESS)
     }
@@ -267,9 +270,10 @@ impl Running {
             }
         }
         self.assembled.vault.reopen_audit_devices();
-        let Some(Reload { path, logs }) = &self.reload else { return };
-        let level = Config::load(path).map_err(anyhow::Error::from);
-        match level.and_then(|config| logs.set_level(config.log_level.as_deref())) {
+        let Some(Reload { paths, log_level, logs }) = &self.reload else { return };
+        let level = Config::load(paths).map_err(anyhow::Error::from);
+        let level = level.map(|config| log_level.clone().or(config.log_level));
+        match level.and_then(|level| logs.set_level(level.as_deref())) {
             Ok(()) => tracing::info!("log level reloaded"),
             Err(error) => tracing::error!(error = format!("{error:#}"), "log level not reloaded"),
         }

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -37,6 +38,12 @@ pub(crate) enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
+impl TlsError {
+    fn file(path: &Path, what: String) -> Self {
+        Self::File { file: path.display().to_string(), what }
+    }
+}
+
 /// The present certificate, and where a newer one would be.
 #[derive(Debug)]
 pub(crate) struct Certificate {
@@ -63,12 +70,32 @@ impl Certificate {
     /// What a listener needs to speak TLS with this certificate.
     pub(crate) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])?;
+        let builder = match &self.files.clients {
+            None => builder.with_no_client_auth(),
+            Some(file) => builder.with_client_cert_verifier(self.clients(file, provider)?),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+}
+
+impl Certificate {
+    /// Who checks clients' certificates. These CAs are read once: changing them takes a restart.
+    fn clients(
+        &self,
+        file: &Path,
+        provider: Arc<rustls::crypto::CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in chain(file)? {
+            roots.add(certificate).map_err(|e| TlsError::file(file, e.to_string()))?;
+        }
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let builder = if self.files.clients_required { builder } else { builder.allow_unauthenticated() };
+        builder.build().map_err(|e| TlsError::file(file, e.to_string()))
     }
 }
 
@@ -79,15 +106,11 @@ impl ResolvesServerCert for Certificate {
 }
 
 fn read(files: &TlsFiles) -> Result<Arc<CertifiedKey>, TlsError> {
-    let refuse = |path: &Path, what: String| TlsError::File { file: path.display().to_string(), what };
-    let chain = CertificateDer::pem_file_iter(&files.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| refuse(&files.cert, format!("expected a PEM certificate chain: {e}")))?;
-    if chain.is_empty() {
-        return Err(refuse(&files.cert, "expected a PEM certificate chain, found no certificate".to_owned()));
-    }
+    let chain = chain(&files.cert)?;
+    let leaf = chain.first().map(|leaf| in_time(leaf)).unwrap_or(Ok(()));
+    leaf.map_err(|what| TlsError::file(&files.cert, what))?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|e| refuse(&files.key, format!("expected a PEM private key: {e}")))?;
+        .map_err(|e| TlsError::file(&files.key, format!("expected a PEM private key: {e}")))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let pair = CertifiedKey::from_der(chain, key, &provider).map_err(|e| TlsError::Pair {
         cert: files.cert.display().to_string(),
@@ -95,4 +118,30 @@ fn read(files: &TlsFiles) -> Result<Arc<CertifiedKey>, TlsError> {
         what: e.to_string(),
     })?;
     Ok(Arc::new(pair))
+}
+
+/// The certificates of a PEM file, at least one.
+fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| TlsError::file(file, format!("expected a PEM certificate chain: {e}")))?;
+    if chain.is_empty() {
+        let what = "expected a PEM certificate chain, found no certificate";
+        return Err(TlsError::file(file, what.to_owned()));
+    }
+    Ok(chain)
+}
+
+/// A certificate that every client refuses is a mistake to be told about at once.
+fn in_time(certificate: &CertificateDer<'_>) -> Result<(), String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|e| format!("expected an X.509 certificate: {e}"))?;
+    let (validity, now) = (parsed.validity(), x509_parser::time::ASN1Time::now());
+    if now > validity.not_after {
+        return Err(format!("the certificate expired on {}", validity.not_after));
+    }
+    if now < validity.not_before {
+        return Err(format!("the certificate is not valid before {}", validity.not_before));
+    }
+    Ok(())
 }

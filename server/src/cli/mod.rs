@@ -27,7 +27,9 @@ use clap::{Args, Parser, Subcommand};
 use coffer_client::ClientError;
 
 use out::Out;
+pub(crate) use out::complain;
 use session::Session;
+pub(crate) use session::env;
 
 /// What a command ends in; anyhow, because all that is done with an error is to print it.
 type Done = anyhow::Result<ExitCode>;

@@ -11,7 +11,7 @@ use coffer_vault::{AuditSettings, DeclaredDevice, Durability, OnFailure};
 use super::read::{Read, Reader, missing, path, ttl, wrong};
 
 /// What a stanza of the built-in log may say; anything else in an unnamed stanza is a name.
-const OWN: &[&str] = &[
+pub(super) const OWN: &[&str] = &[
     "buffer_bytes",
     "durability",
     "file_path",
@@ -21,6 +21,18 @@ const OWN: &[&str] = &[
     "reserve_bytes",
     "retain",
     "rotate_bytes",
+];
+/// What a stanza of a further device may say.
+pub(super) const DEVICE: &[&str] = &[
+    "description",
+    "local",
+    "options",
+    "file_path",
+    "hmac_accessor",
+    "elide_list_responses",
+    "log_raw",
+    "mode",
+    "format",
 ];
 /// The buffer of `degraded` when nothing is said.
 const BUFFER_BYTES: usize = 64 << 20;
@@ -37,9 +49,8 @@ pub(super) struct Found {
 }
 
 impl Reader<'_> {
-    /// Reads all `audit` stanzas.
-    pub(super) fn audits(&mut self, body: &Body) -> Read<Found> {
-        let mut found = Found::default();
+    /// Reads all `audit` stanzas of a file.
+    pub(super) fn audits(&mut self, body: &Body, found: &mut Found) -> Read<()> {
         for named in body.named_blocks("audit", OWN)? {
             let block = named.block;
             if block.label != "file" {
@@ -60,7 +71,7 @@ impl Reader<'_> {
                 None => found.dir = Some(self.built_in(block, &mut found.settings)?),
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The log is `audit.log` in a directory of its own, so a `file_path` must say just that.
@@ -69,6 +80,9 @@ impl Reader<'_> {
         let mut degraded = false;
         let mut buffer = None;
         for entry in &block.body.entries {
+            if !self.knows(entry, OWN) {
+                continue;
+            }
             match entry.key.as_str() {
                 "file_path" | "path" => file = Some((path(entry)?, entry.at)),
                 "durability" => {
@@ -92,8 +106,8 @@ impl Reader<'_> {
                 },
                 "quota_bytes" => settings.quota_bytes = Some(bytes(entry)?),
                 "reserve_bytes" => settings.reserve_bytes = Some(bytes(entry)?),
-                "retain" => settings.retain = Some(ttl(entry)?),
-                _ => self.unknown(entry),
+                // The only one that is left.
+                _ => settings.retain = Some(ttl(entry)?),
             }
         }
         match (degraded, buffer) {
@@ -124,16 +138,19 @@ impl Reader<'_> {
         coffer_vault::check_device_name(name).map_err(|error| HclError::new(block.at, error.to_string()))?;
         let mut device = DeclaredDevice { name: name.to_owned(), ..DeclaredDevice::default() };
         for entry in &block.body.entries {
+            if !self.knows(entry, DEVICE) {
+                continue;
+            }
             match entry.key.as_str() {
                 "description" => device.description = entry.as_str()?.to_owned(),
                 "local" => {
                     entry.as_bool()?;
                 }
                 "options" => options(entry.as_object()?, &mut device.options)?,
-                "file_path" | "hmac_accessor" | "elide_list_responses" | "log_raw" | "mode" | "format" => {
+                // Options without the word.
+                _ => {
                     device.options.insert(entry.key.clone(), text(entry)?);
                 }
-                _ => self.unknown(entry),
             }
         }
         if !device.options.contains_key("file_path") && !device.options.contains_key("path") {

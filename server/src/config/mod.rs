@@ -60,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) api_addr: Option<String>,
     pub(crate) cluster_name: Option<String>,
     pub(crate) log_level: Option<String>,
+    pub(crate) log_format: LogFormat,
+    pub(crate) pid_file: Option<PathBuf>,
     pub(crate) ca_file: Option<PathBuf>,
     /// What was understood but changes nothing, or not understood at all.
     pub(crate) warnings: Vec<String>,
@@ -79,6 +81,20 @@ pub(crate) struct Listener {
 pub(crate) struct TlsFiles {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
+    /// Whose certificates are good for clients; None asks for none.
+    pub(crate) clients: Option<PathBuf>,
+    /// Whether a client without a certificate is sent away.
+    pub(crate) clients_required: bool,
+}
+
+/// How the process log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Standard,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Where everything is kept.
@@ -107,19 +123,43 @@ impl Storage {
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
 
 impl Config {
-    /// Reads a configuration file.
-    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
-        let file = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(source) => Self::parse(&file, &source),
-            Err(source) => Err(ConfigError::File { file, source }),
+    /// Reads a configuration: files, and of directories every `.hcl` and `.json` in the order of their names. What
+    /// stands once for the whole server and is given twice counts as the last file has it.
+    pub(crate) fn load(paths: &[PathBuf]) -> Result<Self, ConfigError> {
+        let refused = |path: &Path, source| ConfigError::File { file: path.display().to_string(), source };
+        let mut sources = Vec::new();
+        for path in paths {
+            for file in files(path).map_err(|source| refused(path, source))? {
+                let text = std::fs::read_to_string(&file).map_err(|source| refused(&file, source))?;
+                sources.push((file.display().to_string(), text));
+            }
         }
+        read::config(&sources)
     }
 
-    /// Reads a configuration's text; `file` is what errors call it.
-    pub(crate) fn parse(file: &str, source: &str) -> Result<Self, ConfigError> {
-        read::config(file, source)
+    /// Reads one file's text; `file` is what errors call it.
+    #[cfg(test)]
+    fn parse(file: &str, source: &str) -> Result<Self, ConfigError> {
+        read::config(&[(file.to_owned(), source.to_owned())])
     }
+}
+
+fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = std::fs::read_dir(path)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .filter(|path| {
+            let kind = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "hcl" || kind == "json");
+            path.as_ref().map_or(true, kind)
+        })
+        .collect::<std::io::Result<Vec<_>>>()?;
+    if found.is_empty() {
+        return Err(std::io::Error::other("expected files that end in .hcl or .json in this directory"));
+    }
+    found.sort();
+    Ok(found)
 }
 
 #[cfg(test)]

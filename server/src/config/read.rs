@@ -5,22 +5,56 @@ use std::path::{Path, PathBuf};
 
 use coffer_core::hcl::{self, Block, Body, Entry, HclError, Position};
 
-use super::{CONNECTIONS_MAX, Config, ConfigError, Listener, Storage, TlsFiles};
+use super::{CONNECTIONS_MAX, Config, ConfigError, Listener, LogFormat, Storage, TlsFiles};
 
+/// What may stand at the top, besides [`WITHOUT_EFFECT`]. A key that is not here is unknown.
+pub(super) const GLOBAL: &[&str] = &[
+    "listener",
+    "storage",
+    "backend",
+    "audit",
+    "audit_directories",
+    "default_lease_ttl",
+    "max_lease_ttl",
+    "api_addr",
+    "cluster_name",
+    "log_level",
+    "log_format",
+    "pid_file",
+    "ca_file",
+];
+/// What may stand in a listener, besides [`LISTENER_WITHOUT_EFFECT`].
+pub(super) const LISTENER: &[&str] = &[
+    "address",
+    "tls_cert_file",
+    "tls_key_file",
+    "tls_disable",
+    "tls_min_version",
+    "tls_max_version",
+    "tls_client_ca_file",
+    "tls_require_and_verify_client_cert",
+    "tls_disable_client_certs",
+    "max_connections",
+];
+/// What may stand in `storage "embedded"`.
+pub(super) const EMBEDDED: &[&str] = &["path"];
 /// Keys of Vault's that mean nothing here, and why.
-const WITHOUT_EFFECT: &[(&str, &str)] = &[
+pub(super) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("disable_mlock", "memory is not locked by this release"),
     ("ui", "there is no web interface"),
     ("cluster_addr", "servers do not talk to one another"),
     ("disable_cache", "caches are always coherent with revocation"),
     ("disable_clustering", "servers do not talk to one another"),
-    ("log_format", "logs are text on standard error"),
-    ("pid_file", "the process runs in the foreground"),
     ("plugin_directory", "engines are built in"),
+    ("plugin_file_uid", "engines are built in"),
+    ("plugin_file_permissions", "engines are built in"),
     ("raw_storage_endpoint", "there is no such endpoint"),
+    ("introspection_endpoint", "there is no such endpoint"),
+    ("disable_sealwrap", "every record is encrypted alike"),
+    ("disable_performance_standby", "there are no standbys"),
     ("telemetry", "metrics are served at sys/metrics"),
 ];
-const LISTENER_WITHOUT_EFFECT: &[&str] = &[
+pub(super) const LISTENER_WITHOUT_EFFECT: &[&str] = &[
     "cluster_address",
     "http_idle_timeout",
     "http_read_header_timeout",
@@ -38,12 +72,24 @@ pub(super) struct Reader<'a> {
     warnings: Vec<String>,
 }
 
-/// Reads a whole configuration.
-pub(super) fn config(file: &str, source: &str) -> Result<Config, ConfigError> {
-    let mut reader = Reader { file, warnings: Vec::new() };
-    let body = hcl::parse(source).map_err(|error| at(file, &error))?;
-    let found = reader.body(&body).map_err(|error| at(file, &error))?;
-    let whole = |message: &str| ConfigError::Whole { file: file.to_owned(), message: message.to_owned() };
+/// Reads a whole configuration: name and text of each file.
+pub(super) fn config(sources: &[(String, String)]) -> Result<Config, ConfigError> {
+    let mut found = Found::default();
+    let mut warnings = Vec::new();
+    for (file, source) in sources {
+        let mut reader = Reader { file, warnings: Vec::new() };
+        let body = hcl::parse(source).map_err(|error| at(file, &error))?;
+        reader.body(&body, &mut found).map_err(|error| at(file, &error))?;
+        warnings.append(&mut reader.warnings);
+    }
+    let names: Vec<&str> = sources.iter().map(|(file, _)| file.as_str()).collect();
+    let whole = |message: &str| ConfigError::Whole { file: names.join(", "), message: message.to_owned() };
+    if let (Some((default, file, place)), Some(max)) = (&found.default_lease_ttl, found.max_lease_ttl)
+        && *default > max
+    {
+        let message = "\"default_lease_ttl\" must not exceed \"max_lease_ttl\"";
+        return Err(at(file, &HclError::new(*place, message)));
+    }
     if found.listeners.is_empty() {
         return Err(whole(
             "expected at least one listener: listener \"tcp\" { address = \"127.0.0.1:8200\" ... }",
@@ -68,13 +114,15 @@ pub(super) fn config(file: &str, source: &str) -> Result<Config, ConfigError> {
         audit: found.audit.settings,
         audit_devices: found.audit.devices,
         audit_directories: found.audit_directories,
-        default_lease_ttl: found.default_lease_ttl,
+        default_lease_ttl: found.default_lease_ttl.map(|(ttl, ..)| ttl),
         max_lease_ttl: found.max_lease_ttl,
         api_addr: found.api_addr,
         cluster_name: found.cluster_name,
         log_level: found.log_level,
+        log_format: found.log_format.unwrap_or_default(),
+        pid_file: found.pid_file,
         ca_file: found.ca_file,
-        warnings: reader.warnings,
+        warnings,
     })
 }
 
@@ -87,23 +135,26 @@ fn at(file: &str, error: &HclError) -> ConfigError {
     }
 }
 
+/// What all files together have said so far.
 #[derive(Default)]
 struct Found {
     listeners: Vec<Listener>,
     storage: Option<Storage>,
     audit: super::audit::Found,
     audit_directories: Vec<PathBuf>,
-    default_lease_ttl: Option<std::time::Duration>,
+    /// And where it stands.
+    default_lease_ttl: Option<(std::time::Duration, String, Position)>,
     max_lease_ttl: Option<std::time::Duration>,
     api_addr: Option<String>,
     cluster_name: Option<String>,
     log_level: Option<String>,
+    log_format: Option<LogFormat>,
+    pid_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
 }
 
 impl Reader<'_> {
-    fn body(&mut self, body: &Body) -> Read<Found> {
-        let mut found = Found::default();
+    fn body(&mut self, body: &Body, found: &mut Found) -> Read<()> {
         for block in body.labelled_blocks("listener")? {
             found.listeners.push(self.listener(block)?);
         }
@@ -115,30 +166,32 @@ impl Reader<'_> {
                 found.storage = Some(self.storage(block)?);
             }
         }
-        found.audit = self.audits(body)?;
+        self.audits(body, &mut found.audit)?;
         for entry in &body.entries {
+            if let Some((key, why)) = WITHOUT_EFFECT.iter().find(|(name, _)| *name == entry.key) {
+                self.warn(entry.at, &format!("{key:?} has no effect: {why}"));
+                continue;
+            }
+            if !self.knows(entry, GLOBAL) {
+                continue;
+            }
             match entry.key.as_str() {
-                "listener" | "storage" | "backend" | "audit" => {}
                 "audit_directories" => found.audit_directories = directories(entry)?,
-                "default_lease_ttl" => found.default_lease_ttl = Some(ttl(entry)?),
+                "default_lease_ttl" => {
+                    found.default_lease_ttl = Some((ttl(entry)?, self.file.to_owned(), entry.at));
+                }
                 "max_lease_ttl" => found.max_lease_ttl = Some(ttl(entry)?),
                 "api_addr" => found.api_addr = Some(url(entry)?),
                 "cluster_name" => found.cluster_name = Some(cluster_name(entry)?),
                 "log_level" => found.log_level = Some(log_level(entry)?),
+                "log_format" => found.log_format = Some(log_format(entry)?),
+                "pid_file" => found.pid_file = Some(path(entry)?),
                 "ca_file" => found.ca_file = Some(path(entry)?),
-                key => match WITHOUT_EFFECT.iter().find(|(name, _)| *name == key) {
-                    Some((_, why)) => self.warn(entry.at, &format!("{key:?} has no effect: {why}")),
-                    None => self.unknown(entry),
-                },
+                // The blocks, read above.
+                _ => {}
             }
         }
-        if let (Some(default), Some(max)) = (found.default_lease_ttl, found.max_lease_ttl)
-            && default > max
-            && let Some(entry) = body.entry("default_lease_ttl")
-        {
-            return Err(HclError::new(entry.at, "\"default_lease_ttl\" must not exceed \"max_lease_ttl\""));
-        }
-        Ok(found)
+        Ok(())
     }
 
     fn listener(&mut self, block: Block<'_>) -> Read<Listener> {
@@ -147,25 +200,41 @@ impl Reader<'_> {
             return Err(HclError::new(block.at, message));
         }
         let (mut address, mut cert, mut key, mut plain) = (None, None, None, None);
+        let (mut clients, mut required) = (None, None);
         let mut connections_max = CONNECTIONS_MAX;
         for entry in &block.body.entries {
+            if LISTENER_WITHOUT_EFFECT.contains(&entry.key.as_str()) {
+                self.warn(entry.at, &format!("{:?} has no effect", entry.key));
+                continue;
+            }
+            if !self.knows(entry, LISTENER) {
+                continue;
+            }
             match entry.key.as_str() {
                 "address" => address = Some(socket_address(entry)?),
                 "tls_cert_file" => cert = Some(path(entry)?),
                 "tls_key_file" => key = Some(path(entry)?),
                 "tls_disable" if flag(entry)? => plain = Some(entry.at),
-                "tls_disable" => {}
+                "tls_client_ca_file" => clients = Some(path(entry)?),
+                "tls_require_and_verify_client_cert" if flag(entry)? => required = Some(entry.at),
+                "tls_disable_client_certs" if flag(entry)? => {
+                    self.warn(entry.at, "client certificates are asked for only with \"tls_client_ca_file\"");
+                }
                 "tls_min_version" | "tls_max_version" => tls13(entry)?,
                 "max_connections" => connections_max = count(entry)?,
-                name if LISTENER_WITHOUT_EFFECT.contains(&name) => {
-                    self.warn(entry.at, &format!("{name:?} has no effect"));
-                }
-                _ => self.unknown(entry),
+                // Flags that are not set.
+                _ => drop(flag(entry)?),
             }
         }
         let address = address.ok_or_else(|| missing(block, "address", "a host and port"))?;
+        if let (Some(at), None) = (required, &clients) {
+            let message = "\"tls_require_and_verify_client_cert\" needs \"tls_client_ca_file\"";
+            return Err(HclError::new(at, message));
+        }
         let tls = match (plain, cert, key) {
-            (None, Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+            (None, Some(cert), Some(key)) => {
+                Some(TlsFiles { cert, key, clients, clients_required: required.is_some() })
+            }
             (None, None, _) => {
                 return Err(missing(block, "tls_cert_file", "the path of a PEM certificate chain"));
             }
@@ -183,15 +252,16 @@ impl Reader<'_> {
     fn storage(&mut self, block: Block<'_>) -> Read<Storage> {
         match block.label {
             "inmem" => {
-                block.body.entries.iter().for_each(|entry| self.unknown(entry));
+                block.body.entries.iter().for_each(|entry| {
+                    self.knows(entry, &[]);
+                });
                 Ok(Storage::Memory)
             }
             "embedded" => {
                 let mut dir = None;
                 for entry in &block.body.entries {
-                    match entry.key.as_str() {
-                        "path" => dir = Some(path(entry)?),
-                        _ => self.unknown(entry),
+                    if self.knows(entry, EMBEDDED) {
+                        dir = Some(path(entry)?);
                     }
                 }
                 let path = dir.ok_or_else(|| missing(block, "path", "the path of a directory"))?;
@@ -204,8 +274,13 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn unknown(&mut self, entry: &Entry) {
-        self.warn(entry.at, &format!("unknown key {:?} is ignored", entry.key));
+    /// Whether a key is one of these; what is not is warned of.
+    pub(super) fn knows(&mut self, entry: &Entry, keys: &[&str]) -> bool {
+        let known = keys.contains(&entry.key.as_str());
+        if !known {
+            self.warn(entry.at, &format!("unknown key {:?} is ignored", entry.key));
+        }
+        known
     }
 
     fn warn(&mut self, at: Position, message: &str) {
@@ -304,5 +379,13 @@ fn log_level(entry: &Entry) -> Read<String> {
         level @ ("trace" | "debug" | "info" | "warn" | "error") => Ok(level.to_owned()),
         "err" => Ok("error".to_owned()),
         _ => Err(wrong(entry, "one of \"trace\", \"debug\", \"info\", \"warn\", \"error\"")),
+    }
+}
+
+fn log_format(entry: &Entry) -> Read<LogFormat> {
+    match entry.as_str()? {
+        "" | "standard" => Ok(LogFormat::Standard),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(wrong(entry, "\"standard\" or \"json\"")),
     }
 }

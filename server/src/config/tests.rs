@@ -22,8 +22,12 @@ fn refused(source: &str) -> String {
 
 #[test]
 fn a_whole_configuration_in_vaults_form() {
+    let clients = TLS.replace(
+        "tls_key_file ",
+        "tls_client_ca_file = \"/tls/clients.crt\"\n  tls_require_and_verify_client_cert = true\n  tls_key_file ",
+    );
     let config = ok(&format!(
-        r#"{TLS}
+        r#"{clients}
 storage "embedded" {{ path = "/var/lib/coffer" }}
 audit "file" {{ file_path = "/var/log/coffer/audit.log" }}
 default_lease_ttl = "1h"
@@ -32,10 +36,17 @@ api_addr = "https://coffer.example.org:8200/"
 cluster_name = "prod"
 ca_file = "/tls/ca.crt"
 log_level = "WARN"
+log_format = "json"
+pid_file = "/run/coffer.pid"
 "#
     ));
     assert_eq!(config.warnings, Vec::<String>::new());
-    let tls = TlsFiles { cert: "/tls/tls.crt".into(), key: "/tls/tls.key".into() };
+    let tls = TlsFiles {
+        cert: "/tls/tls.crt".into(),
+        key: "/tls/tls.key".into(),
+        clients: Some("/tls/clients.crt".into()),
+        clients_required: true,
+    };
     let address = "0.0.0.0:8200".parse().unwrap();
     assert_eq!(config.listeners, [Listener { address, tls: Some(tls), connections_max: CONNECTIONS_MAX }]);
     assert_eq!(config.storage, Storage::Embedded { path: "/var/lib/coffer".into() });
@@ -46,6 +57,49 @@ log_level = "WARN"
     assert_eq!(config.cluster_name.as_deref(), Some("prod"));
     assert_eq!(config.log_level.as_deref(), Some("warn"));
     assert_eq!(config.ca_file, Some("/tls/ca.crt".into()));
+    assert_eq!(config.log_format, LogFormat::Json);
+    assert_eq!(config.pid_file, Some("/run/coffer.pid".into()));
+}
+
+#[test]
+fn several_files_and_directories_add_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("10-listen.hcl", TLS);
+    write("20-store.json", r#"{"storage": {"embedded": {"path": "/d"}}, "log_level": "info"}"#);
+    write("30-more.hcl", "log_level = \"debug\"\nfrobnicate = 1\n");
+    write("notes.txt", "this is no configuration");
+    let config = Config::load(&[dir.path().to_owned()]).unwrap();
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.storage, Storage::Embedded { path: "/d".into() });
+    assert_eq!(config.log_level.as_deref(), Some("debug"), "the last one counts");
+    let more = dir.path().join("30-more.hcl").display().to_string();
+    assert_eq!(config.warnings, [format!("{more}:2:1: unknown key \"frobnicate\" is ignored")]);
+    let paths = ["10-listen.hcl", "20-store.json"].map(|name| dir.path().join(name));
+    assert_eq!(Config::load(&paths).unwrap().log_level.as_deref(), Some("info"));
+    write("40-more.hcl", "storage \"inmem\" {}");
+    let twice = Config::load(&[dir.path().to_owned()]).unwrap_err().to_string();
+    assert!(twice.ends_with("40-more.hcl:1:1: expected one storage, found a second"), "{twice}");
+    let empty = tempfile::tempdir().unwrap();
+    let message = Config::load(&[empty.path().to_owned()]).unwrap_err().to_string();
+    assert!(message.contains("expected files that end in .hcl or .json"), "{message}");
+}
+
+#[test]
+fn every_parameter_is_in_the_reference() {
+    let page = include_str!("../../../docs/reference/configuration.md");
+    let known = [
+        read::GLOBAL,
+        read::LISTENER,
+        read::EMBEDDED,
+        audit::OWN,
+        audit::DEVICE,
+        read::LISTENER_WITHOUT_EFFECT,
+    ];
+    let known = known.into_iter().flatten().copied();
+    for key in known.chain(read::WITHOUT_EFFECT.iter().map(|(key, _)| *key)) {
+        assert!(page.contains(&format!("`{key}`")), "{key} is not in docs/reference/configuration.md");
+    }
 }
 
 #[test]
@@ -146,6 +200,17 @@ fn wrong_values_are_refused_with_place_and_expectation() {
             format!("{TLS}{storage}audit \"file\" {{\n file_path = \"/var/log/other.json\"\n}}"),
             "c.hcl:9:2: \"file_path\" must end in /audit.log: the log has a directory of its own",
         ),
+        (
+            format!(
+                "{}{storage}",
+                TLS.replace("tls_key_file ", "tls_require_and_verify_client_cert = true\n  tls_key_file ")
+            ),
+            "c.hcl:5:3: \"tls_require_and_verify_client_cert\" needs \"tls_client_ca_file\"",
+        ),
+        (
+            format!("{TLS}{storage}log_format = \"xml\""),
+            "c.hcl:8:1: \"log_format\" must be \"standard\" or \"json\"",
+        ),
         (format!("{TLS}{storage}audit \"socket\" {{}}"), "c.hcl:8:1: audit \"socket\": expected \"file\""),
         (
             format!("{TLS}{storage}log_level = \"loud\""),
@@ -163,7 +228,7 @@ fn what_is_missing_as_a_whole() {
     assert!(refused(TLS).starts_with("c.hcl: expected storage"));
     assert!(refused(&format!("{TLS}storage \"inmem\" {{}}")).starts_with("c.hcl: expected audit"));
     assert!(refused("listener \"tcp\" {").starts_with("c.hcl:1:"));
-    let absent = Config::load(Path::new("/nonexistent/c.hcl")).unwrap_err().to_string();
+    let absent = Config::load(&["/nonexistent/c.hcl".into()]).unwrap_err().to_string();
     assert!(absent.starts_with("/nonexistent/c.hcl: "), "{absent}");
 }
 

@@ -31,6 +31,11 @@ impl Server {
         server
     }
 
+    /// A development server with a root token of our choosing.
+    pub(crate) fn dev_with_root(token: &str) -> Self {
+        Self::start(&["server", "-dev", "-dev-listen-address=127.0.0.1:0", "-dev-root-token-id", token])
+    }
+
     /// A server with a configuration that listens once.
     pub(crate) fn with_config(config: &Path) -> Self {
         Self::start(&["server", "--config", config.to_str().unwrap()])
@@ -70,6 +75,10 @@ impl Server {
     /// What follows a label of the development server's greeting.
     pub(crate) fn said(&mut self, label: &str) -> String {
         self.until(label).split_once(label).unwrap().1.trim().to_owned()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

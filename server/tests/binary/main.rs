@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
+mod bed;
 mod cli;
 mod common;
+mod config;
 mod server;

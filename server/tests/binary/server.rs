@@ -2,65 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use crate::bed::Bed;
 use crate::common::{Server, Shell};
 use nix::sys::signal::Signal;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
-
-/// A directory with a configuration, certificates and the server's data.
-struct Bed {
-    dir: tempfile::TempDir,
-}
-
-impl Bed {
-    fn new() -> Self {
-        let bed = Self { dir: tempfile::tempdir().unwrap() };
-        bed.make_certificates();
-        let path = |name: &str| bed.path(name).display().to_string();
-        let config = format!(
-            "listener \"tcp\" {{\n  address = \"127.0.0.1:0\"\n  tls_cert_file = \"{}\"\n  tls_key_file = \"{}\"\n}}\n\
-             storage \"embedded\" {{ path = \"{}\" }}\naudit \"file\" {{ file_path = \"{}\" }}\nca_file = \"{}\"\n\
-             ui = true\n",
-            path("tls.crt"),
-            path("tls.key"),
-            path("data"),
-            path("audit/audit.log"),
-            path("ca.crt"),
-        );
-        std::fs::write(bed.path("coffer.hcl"), config).unwrap();
-        bed
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// A new authority and a certificate of it; files that exist are replaced.
-    fn make_certificates(&self) {
-        let mut ca = CertificateParams::new(Vec::<String>::new()).unwrap();
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
-        std::fs::write(self.path("ca.crt"), ca.pem()).unwrap();
-        std::fs::write(self.path("tls.crt"), leaf.pem()).unwrap();
-        std::fs::write(self.path("tls.key"), key.serialize_pem()).unwrap();
-    }
-
-    fn serve(&self) -> (Server, Shell) {
-        let server = Server::with_config(&self.path("coffer.hcl"));
-        let shell = Shell::new(format!("https://{}", server.address), Some(self.path("ca.crt")));
-        (server, shell)
-    }
-}
 
 /// A TLS connection that offers just this version.
 fn connect(

@@ -168,6 +168,13 @@ impl Vault {
         Ok(())
     }
 
+    /// Seals, with a last anchor, and brings the audit log to the disk: the end of the process.
+    pub async fn close(&self) -> Result<(), VaultError> {
+        self.door.seal().await;
+        self.around.audit.flush()?;
+        Ok(())
+    }
+
     /// For `--dev`: initialises with one share, unseals, mounts `secret/` and gives everything away.
     pub async fn dev_init(&self) -> Result<DevInit, VaultError> {
         let made = self.door.initialize(1, 1).await?;
