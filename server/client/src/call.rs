@@ -6,7 +6,7 @@ use crate::{ClientError, address};
 use bytes::Bytes;
 use coffer_wire::{Disclose, Envelope, Errors, Keys};
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -25,6 +26,7 @@ pub struct Client {
     token: Option<HeaderValue>,
     /// For how long replies are to be wrapped, as the header says it.
     wrap_ttl: Option<HeaderValue>,
+    headers: Arc<HeaderMap>,
 }
 
 impl fmt::Debug for Client {
@@ -59,8 +61,8 @@ impl Client {
         ClientBuilder::new(address)
     }
 
-    pub(crate) fn new(transport: Transport) -> Self {
-        Self { transport: Arc::new(transport), token: None, wrap_ttl: None }
+    pub(crate) fn new(transport: Transport, headers: HeaderMap) -> Self {
+        Self { transport: Arc::new(transport), token: None, wrap_ttl: None, headers: Arc::new(headers) }
     }
 
     /// The same client, calling with this token.
@@ -173,9 +175,20 @@ impl Client {
         T: DeserializeOwned,
     {
         let limit = self.transport.limits.call;
-        let text = timeout(limit, self.exchange_bytes(call, body))
-            .await
-            .map_err(|_| ClientError::Timeout { path: call.path.to_owned(), seconds: limit.as_secs() })??;
+        let mut retries =
+            if matches!(call.method, "GET" | "LIST" | "SCAN") { self.transport.limits.retries } else { 0 };
+        let text = loop {
+            let text = timeout(limit, self.exchange_bytes(call, body))
+                .await
+                .map_err(|_| ClientError::Timeout { path: call.path.to_owned(), seconds: limit.as_secs() })?;
+            match text {
+                Err(ClientError::Status { code: 412 | 500 | 502..=599, .. }) if retries > 0 => {
+                    retries -= 1;
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                text => break text?,
+            }
+        };
         // 204 and an empty body stand for a reply without fields.
         let text: &[u8] = if text.trim_ascii().is_empty() { b"{}" } else { &text };
         serde_json::from_slice(text).map_err(|e| ClientError::Decode {
@@ -211,6 +224,9 @@ impl Client {
             .header(ACCEPT, "application/json")
             // Vault's proxies and clients mark their calls so; it keeps browsers' form posts out.
             .header("x-vault-request", "true");
+        for (name, value) in self.headers.iter() {
+            request = request.header(name, value);
+        }
         if let Some(token) = &self.token {
             request = request.header("x-vault-token", token.clone());
         }
@@ -253,6 +269,9 @@ pub(crate) async fn read_body(
     }
     Ok(text)
 }
+
+/// As Vault's client waits at first.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 const ERRORS_MAX: usize = 8;
 const ERROR_CHARS_MAX: usize = 512;

@@ -12,6 +12,7 @@ mod call;
 mod error;
 mod events;
 mod transport;
+mod trust;
 mod typed;
 
 pub use builder::{ClientBuilder, Limits};

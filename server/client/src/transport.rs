@@ -29,14 +29,15 @@ pub(crate) struct Transport {
 impl Transport {
     pub(crate) fn new(
         address: Address,
+        name: &str,
         tls: Option<Arc<ClientConfig>>,
         limits: Limits,
     ) -> Result<Self, ClientError> {
         let tls = match tls {
             None => None,
             Some(config) => {
-                let name = ServerName::try_from(address.host.clone())
-                    .map_err(|_| ClientError::Config(format!("{:?} is not a host name", address.host)))?;
+                let name = ServerName::try_from(name.to_owned())
+                    .map_err(|_| ClientError::Config(format!("{name:?} is not a host name")))?;
                 Some((TlsConnector::from(config), name))
             }
         };
@@ -126,6 +127,8 @@ where
     Ok(sender)
 }
 
+/// hyper's own words end where the reason begins: a TLS alert, a reset.
 fn broken(call: &Call<'_>, error: &hyper::Error) -> ClientError {
-    ClientError::Unreachable(format!("{} {}: {error}", call.method, call.path))
+    let reason = std::error::Error::source(error).map(|reason| format!(": {reason}")).unwrap_or_default();
+    ClientError::Unreachable(format!("{} {}: {error}{reason}", call.method, call.path))
 }

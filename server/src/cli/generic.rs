@@ -1,4 +1,4 @@
-//! `read`, `write`, `list`, `delete`: any path, as the API has it.
+//! `read`, `write`, `patch`, `list`, `delete`: any path, as the API has it.
 
 use std::process::ExitCode;
 
@@ -24,6 +24,8 @@ pub(crate) struct PathArgs {
 pub(crate) struct ReadArgs {
     /// The path, without /v1/.
     path: String,
+    /// key=value pairs for the query.
+    query: Vec<String>,
     /// Print one field and nothing else.
     #[arg(long)]
     field: Option<String>,
@@ -32,7 +34,7 @@ pub(crate) struct ReadArgs {
     wrap_ttl: Option<String>,
 }
 
-/// Options of `write`.
+/// Options of `write` and `patch`.
 #[derive(Debug, Args)]
 pub(crate) struct WriteArgs {
     /// The path, without /v1/.
@@ -63,8 +65,14 @@ type Reply = Envelope<Disclose<Value>>;
 /// `coffer read`.
 pub(crate) async fn read(args: ReadArgs, session: &Session, out: &Out) -> Done {
     let path = clean(&args.path);
+    let query: Vec<(&str, &str)> = args
+        .query
+        .iter()
+        .map(|pair| pair.split_once('=').with_context(|| format!("{pair:?}: expected key=value")))
+        .collect::<anyhow::Result<_>>()?;
+    let call = Call { query: &query, ..Call::new("GET", path) };
     let client = wrapping(session.client()?, args.wrap_ttl.as_deref())?;
-    let reply = client.get::<Disclose<Value>>(path).await;
+    let reply: Result<Reply, _> = client.exchange(call, None::<&()>).await;
     let reply = found(reply, path)?;
     if reply.data.is_none() && reply.auth.is_none() && reply.wrap_info.is_none() {
         return Err(NoValue(path.to_owned()).into());
@@ -75,13 +83,22 @@ pub(crate) async fn read(args: ReadArgs, session: &Session, out: &Out) -> Done {
 
 /// `coffer write`.
 pub(crate) async fn write(args: WriteArgs, session: &Session, out: &Out) -> Done {
+    send("PUT", args, session, out).await
+}
+
+/// `coffer patch`.
+pub(crate) async fn patch(args: WriteArgs, session: &Session, out: &Out) -> Done {
+    send("PATCH", args, session, out).await
+}
+
+async fn send(method: &'static str, args: WriteArgs, session: &Session, out: &Out) -> Done {
     let path = clean(&args.path);
     if args.data.is_empty() && !args.force {
         anyhow::bail!("nothing to write: give key=value pairs, or --force");
     }
     let data = Disclose::new(input::pairs(&args.data)?);
     let reply: Reply = wrapping(session.client()?, args.wrap_ttl.as_deref())?
-        .exchange(Call::new("PUT", path), Some(&data))
+        .exchange(Call::new(method, path), Some(&data))
         .await
         .with_context(|| format!("writing {path}"))?;
     for warning in reply.warnings.iter().flatten() {

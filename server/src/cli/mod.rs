@@ -54,7 +54,25 @@ pub(crate) struct Global {
     /// PEM file of the CAs to trust. Also from COFFER_CACERT, VAULT_CACERT or BAO_CACERT; else the system's.
     #[arg(long, global = true, value_name = "FILE")]
     ca_cert: Option<std::path::PathBuf>,
-    /// Tables for people or JSON for programs. Also from COFFER_FORMAT or VAULT_FORMAT.
+    /// Directory of PEM files of the CAs to trust. Also from COFFER_CAPATH, VAULT_CAPATH or BAO_CAPATH.
+    #[arg(long, global = true, value_name = "DIR")]
+    ca_path: Option<std::path::PathBuf>,
+    /// PEM file of a certificate to show to a server that asks. Also from COFFER_CLIENT_CERT, VAULT_... or BAO_...
+    #[arg(long, global = true, value_name = "FILE")]
+    client_cert: Option<std::path::PathBuf>,
+    /// PEM file of its key. Also from COFFER_CLIENT_KEY, VAULT_... or BAO_...
+    #[arg(long, global = true, value_name = "FILE")]
+    client_key: Option<std::path::PathBuf>,
+    /// The name the server's certificate must have. Also from COFFER_TLS_SERVER_NAME, VAULT_... or BAO_...
+    #[arg(long, global = true, value_name = "NAME")]
+    tls_server_name: Option<String>,
+    /// Believe any certificate: whoever is on the way can read everything. Also from COFFER_SKIP_VERIFY, ...
+    #[arg(long, global = true)]
+    tls_skip_verify: bool,
+    /// The namespace; this server has only the root one. Also from COFFER_NAMESPACE, VAULT_... or BAO_...
+    #[arg(long, visible_alias = "ns", global = true, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Tables for people, JSON or YAML for programs. Also from COFFER_FORMAT, VAULT_FORMAT or BAO_FORMAT.
     #[arg(long, global = true, value_name = "FORMAT")]
     format: Option<out::Format>,
 }
@@ -101,6 +119,8 @@ enum Command {
     Delete(generic::PathArgs),
     /// Show a wrapped reply; it can be had once
     Unwrap(unwrap::UnwrapArgs),
+    /// Change some fields of what is at any path
+    Patch(generic::WriteArgs),
     /// Print a completion script for a shell
     Completions(complete::CompletionArgs),
 }
@@ -137,7 +157,7 @@ fn client(global: &Global, command: Command) -> Done {
     {
         return done;
     }
-    let session = Session::new(global.address.as_deref(), global.ca_cert.as_deref())?;
+    let session = Session::new(global)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(dispatch(command, &session, &out))
 }
@@ -159,6 +179,7 @@ async fn dispatch(command: Command, session: &Session, out: &Out) -> Done {
         Command::List(args) => generic::list(&args, session, out).await,
         Command::Delete(args) => generic::delete(&args, session, out).await,
         Command::Unwrap(args) => unwrap::run(args, session, out).await,
+        Command::Patch(args) => generic::patch(args, session, out).await,
         Command::Server(_) | Command::Completions(_) => anyhow::bail!("not a client command"),
     }
 }

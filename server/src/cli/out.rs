@@ -17,6 +17,8 @@ pub(crate) enum Format {
     Table,
     /// For programs.
     Json,
+    /// For programs that prefer it, and for people with nested values.
+    Yaml,
 }
 
 /// Where results go.
@@ -31,19 +33,24 @@ impl Out {
         let format = match (flag, env(&["COFFER_FORMAT", "VAULT_FORMAT", "BAO_FORMAT"])) {
             (Some(format), _) => format,
             (None, None) => Format::Table,
-            (None, Some((name, text))) => Format::from_str(&text, true)
-                .map_err(|_| anyhow::anyhow!("{name} is {text:?}: expected \"table\" or \"json\""))?,
+            (None, Some((name, text))) => Format::from_str(&text, true).map_err(|_| {
+                anyhow::anyhow!("{name} is {text:?}: expected \"table\", \"json\" or \"yaml\"")
+            })?,
         };
         Ok(Self { format })
     }
 
+    /// Whether programs read this: then a value is shown whole, by [`Out::json`].
     pub(crate) fn is_json(&self) -> bool {
-        self.format == Format::Json
+        self.format != Format::Table
     }
 
-    /// A value as JSON, indented.
+    /// A value for programs, as JSON or YAML.
     pub(crate) fn json<T: Serialize + ?Sized>(&self, value: &T) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
+        if self.format == Format::Yaml {
+            return Ok(out.write_all(serde_yaml::to_string(value)?.as_bytes())?);
+        }
         serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
         Ok(writeln!(out)?)
     }

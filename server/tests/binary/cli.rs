@@ -186,7 +186,7 @@ fn mistakes_on_this_side_are_exit_code_1() {
         &["kv", "get"],
         &["read", "a/../b"],
         &["--address", "http://example.org", "status"],
-        &["--format", "yaml", "status"],
+        &["--format", "xml", "status"],
         &["token", "revoke"],
         &["audit", "verify", "/nonexistent"],
         &["server"],
@@ -196,7 +196,9 @@ fn mistakes_on_this_side_are_exit_code_1() {
     }
     assert_eq!(shell.fails(&["status"]).0, 2, "nobody listens there");
     assert!(shell.ok(&["--help"]).contains("operator"));
-    assert!(shell.ok(&["completions", "bash"]).contains("coffer"));
+    for shells in ["bash", "zsh", "fish"] {
+        assert!(shell.ok(&["completions", shells]).contains("tls-skip-verify"), "{shells}");
+    }
 }
 
 #[test]

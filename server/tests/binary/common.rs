@@ -133,8 +133,8 @@ impl Shell {
 
     /// Runs a command with this on standard input.
     pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = Command::new(BINARY);
-        command.args(arguments).env_clear().env("HOME", self.home.path()).env("COFFER_ADDR", &self.address);
+        let mut command = self.command(arguments);
+        command.env("COFFER_ADDR", &self.address);
         if let Some(ca) = &self.ca {
             command.env("COFFER_CACERT", ca);
         }
@@ -143,6 +143,13 @@ impl Shell {
         // A command that reads nothing may be gone before this is written.
         let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
+    }
+
+    /// A command in an empty environment, but for a home.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).env_clear().env("HOME", self.home.path());
+        command
     }
 
     /// Runs a command that must succeed; gives its standard output.

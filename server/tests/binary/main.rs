@@ -6,4 +6,5 @@ mod bed;
 mod cli;
 mod common;
 mod config;
+mod connection;
 mod server;
