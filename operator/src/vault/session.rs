@@ -23,6 +23,7 @@ const LIMITS: Limits = Limits {
     stream_idle: Duration::from_secs(45),
     body_bytes_max: 16 << 20,
     idle_connections_max: 4,
+    retries: 0,
 };
 
 /// A client for a CofferConnection, without a token.
