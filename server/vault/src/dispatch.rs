@@ -18,7 +18,7 @@ use crate::outcome::Outcome;
 use crate::permit::{Existence, Permitted};
 use crate::pipeline::Ctx;
 use crate::request::{Operation, Request};
-use crate::{auth, delivery, engine, sys, token};
+use crate::{auth, delivery, engine, identity, sys, token};
 
 /// The mount kind of delivery documents.
 pub(crate) const DELIVERY: &str = "delivery";
@@ -33,6 +33,8 @@ pub(crate) enum Target {
     Auth(Arc<Mount>, Method, String),
     /// `cubbyhole/...`
     Cubbyhole(String),
+    /// `identity/...`
+    Identity(String),
     /// `delivery/...`
     Delivery(Arc<Mount>, String),
     /// Any secrets engine.
@@ -51,6 +53,9 @@ pub(crate) fn route(open: &Open, request: &Request) -> Result<Target, Fail> {
     }
     if let Some(rest) = path.strip_prefix("cubbyhole/").or((path == "cubbyhole").then_some("")) {
         return Ok(Target::Cubbyhole(rest.to_owned()));
+    }
+    if let Some(rest) = path.strip_prefix("identity/") {
+        return Ok(Target::Identity(rest.to_owned()));
     }
     if let Some(below) = path.strip_prefix("auth/") {
         let (mount, rest) = open.mounts.route(Class::Auth, below).ok_or_else(nobody)?;
@@ -89,6 +94,7 @@ impl Target {
             Self::Sys(rest) => sys::only_asks(rest),
             Self::Token(rest) => matches!(rest.as_str(), "lookup" | "lookup-accessor" | "lookup-self"),
             Self::Auth(_, method, rest) => method.only_asks(rest),
+            Self::Identity(rest) => identity::only_asks(rest),
             _ => false,
         }
     }
@@ -120,7 +126,7 @@ pub(crate) fn existence<'a>(
             Some(name) => Existence::Strict(Box::pin(token::role_exists(open, name))),
             None => Existence::Unasked,
         },
-        None => Existence::Unasked,
+        Some(Target::Identity(_)) | None => Existence::Unasked,
     }
 }
 
@@ -155,6 +161,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, target: Target)
         Target::Token(rest) => token::handle(ctx, permitted, &rest).await,
         Target::Auth(mount, method, rest) => auth::handle(ctx, permitted, &mount, method, &rest).await,
         Target::Cubbyhole(rest) => token::handle_cubbyhole(ctx, permitted, &rest).await,
+        Target::Identity(rest) => identity::handle(ctx, &rest).await,
         Target::Delivery(mount, rest) => delivery::handle(ctx, permitted, &mount, &rest).await,
         Target::Engine(mount, rest) => engine::handle(ctx, permitted, &mount, &rest).await,
     }

@@ -15,6 +15,7 @@ mod door;
 mod engine;
 mod error;
 mod events;
+mod identity;
 mod lease;
 mod metrics;
 mod mounts;

@@ -1,5 +1,6 @@
 //! What a handler gives back, and how it becomes a reply in Vault's shapes.
 
+use coffer_core::policy::PolicyName;
 use coffer_core::token::{Token, TokenHash};
 use coffer_engines::EngineReply;
 use serde_json::{Map, Value, json};
@@ -105,11 +106,10 @@ impl Outcome {
             "accessor": entry.shown_accessor(),
             "policies": entry.policies,
             "token_policies": entry.policies,
-            "identity_policies": null,
             "metadata": if entry.metadata.is_empty() { Value::Null } else { json!(entry.metadata) },
             "lease_duration": seconds,
             "renewable": entry.renewable,
-            "entity_id": "",
+            "entity_id": entry.entity.as_deref().unwrap_or_default(),
             "token_type": entry.kind.as_str(),
             "orphan": entry.ancestors.is_empty(),
             "mfa_requirement": null,
@@ -133,6 +133,20 @@ impl Outcome {
         let enveloped =
             matches!(self.body, Body::Data(_) | Body::Doubled(_) | Body::Leased { .. } | Body::Auth(_));
         enveloped && self.status < 300
+    }
+
+    /// With the policies that the token has from its entity, which count besides its own.
+    #[must_use]
+    pub(crate) fn with_identity_policies(mut self, names: &[PolicyName]) -> Self {
+        if let (Body::Auth(auth), false) = (&mut self.body, names.is_empty()) {
+            let mut all: Vec<String> = serde_json::from_value(auth["policies"].clone()).unwrap_or_default();
+            all.extend(names.iter().map(|name| name.as_str().to_owned()));
+            all.sort();
+            all.dedup();
+            auth["policies"] = json!(all);
+            auth["identity_policies"] = json!(names);
+        }
+        self
     }
 
     /// `200` with text.

@@ -119,6 +119,20 @@ pub(crate) fn labels(
     Ok(Some(labels))
 }
 
+/// Labels in any of the shapes Vault's clients send them in: a map, a list of `key=value`, or one such text.
+pub(crate) fn pairs(body: &Map<String, Value>, name: &str) -> Result<Option<BTreeMap<String, String>>, Fail> {
+    if matches!(body.get(name), None | Some(Value::Null | Value::Object(_))) {
+        return labels(body, name);
+    }
+    let mut map = Map::new();
+    for text in list(body, name)?.unwrap_or_default() {
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| bad(format!("{name} must be key=value pairs")))?;
+        map.insert(key.trim().to_owned(), value.trim().into());
+    }
+    labels(&Map::from_iter([(name.to_owned(), Value::Object(map))]), name)
+}
+
 /// `after` and `limit` of a listing.
 pub(crate) fn page(query: &BTreeMap<String, String>) -> Result<(Option<&str>, usize), Fail> {
     /// The largest page, and the page when nothing is said.

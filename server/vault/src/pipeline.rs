@@ -226,6 +226,9 @@ async fn authenticate(ctx: &mut Ctx) -> Result<Arc<LiveToken>, Fail> {
     let hash = caller.entry.hash;
     describe(&mut ctx.record, &caller.entry);
     ctx.told.caller = Some(Arc::clone(&caller));
+    if !caller.refused_rules.is_empty() {
+        ctx.record.metadata.insert("refused_policy_rules".into(), caller.refused_rules.join("; "));
+    }
     if !caller.entry.bound_cidrs.admits(ctx.request.client_ip) {
         return Err(Fail::BadToken);
     }

@@ -33,6 +33,11 @@ pub(crate) const TOKEN_ROLE_DIR: &str = "token-role";
 /// The directory below which policies are linked by name.
 pub(crate) const POLICY_DIR: &str = "policy";
 
+/// The directory below which entities are linked by id.
+pub(crate) const ENTITY_DIR: &str = "entity";
+/// The directory below which aliases are linked by id.
+pub(crate) const ALIAS_DIR: &str = "entity-alias";
+
 fn entry(path: &str) -> RowKey {
     RowKey::path(MountId::SYSTEM, RecordKind::Entry, path)
 }
@@ -145,6 +150,36 @@ pub(crate) fn mount(created: Timestamp, id: MountId) -> RowKey {
 /// A token role.
 pub(crate) fn token_role(name: &str) -> RowKey {
     entry(&format!("{TOKEN_ROLE_DIR}/{name}"))
+}
+
+/// An entity. Guarded by whoever acts in its name.
+pub(crate) fn entity(id: &str) -> RowKey {
+    entry(&entity_path(id))
+}
+
+/// The path an entity is linked under.
+pub(crate) fn entity_path(id: &str) -> String {
+    format!("{ENTITY_DIR}/{id}")
+}
+
+/// From the hash of an entity's name to its id.
+pub(crate) fn entity_name(hash: &str) -> RowKey {
+    entry(&format!("entity-name/{hash}"))
+}
+
+/// From an alias's id to its entity's.
+pub(crate) fn alias(id: &str) -> RowKey {
+    entry(&alias_path(id))
+}
+
+/// The path an alias is linked under.
+pub(crate) fn alias_path(id: &str) -> String {
+    format!("{ALIAS_DIR}/{id}")
+}
+
+/// From the hash of a mount's accessor and a name there to entity and alias.
+pub(crate) fn alias_name(hash: &str) -> RowKey {
+    entry(&format!("alias-name/{hash}"))
 }
 
 /// A policy.

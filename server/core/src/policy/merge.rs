@@ -9,25 +9,46 @@ use super::{Capabilities, Capability, PathPattern, PolicyName, Rule};
 /// Characters that could turn a value into more of the path, or into a pattern.
 const UNSAFE_IN_VALUE: [char; 6] = ['/', '*', '+', ',', '{', '}'];
 
+/// Why a placeholder was not filled.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoValue {
+    /// The key and what is wrong with it. Never the value.
+    pub(super) why: String,
+    /// There is a value, but it could reach for other paths.
+    pub(super) hostile: bool,
+}
+
+impl NoValue {
+    fn missing(why: String) -> Self {
+        Self { why, hostile: false }
+    }
+
+    fn hostile(why: String) -> Self {
+        Self { why, hostile: true }
+    }
+}
+
 /// Puts values in the place of `{{key}}`. The error says which key has no usable value.
-pub(super) fn substitute(path: &str, values: &BTreeMap<String, String>) -> Result<String, String> {
+pub(super) fn substitute(path: &str, values: &BTreeMap<String, String>) -> Result<String, NoValue> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
     while let Some((before, tail)) = rest.split_once("{{") {
         let Some((key, after)) = tail.split_once("}}") else {
-            return Err("'{{' is not closed".to_owned());
+            return Err(NoValue::missing("'{{' is not closed".to_owned()));
         };
         let key = key.trim();
-        let value = values.get(key).ok_or_else(|| format!("{key:?} has no value"))?;
+        let value = values.get(key).ok_or_else(|| NoValue::missing(format!("{key:?} has no value")))?;
         if value.is_empty() {
-            return Err(format!("{key:?} is empty"));
+            return Err(NoValue::missing(format!("{key:?} is empty")));
         }
         if value.contains(UNSAFE_IN_VALUE) || value.chars().any(char::is_control) {
-            return Err(format!("the value of {key:?} has a character that is not allowed in a path"));
+            return Err(NoValue::hostile(format!(
+                "the value of {key:?} has a character that is not allowed in a path"
+            )));
         }
         // A path made only of a value could still be relative.
         if matches!(value.as_str(), "." | "..") {
-            return Err(format!("the value of {key:?} is not a path segment"));
+            return Err(NoValue::hostile(format!("the value of {key:?} is not a path segment")));
         }
         out.push_str(before);
         out.push_str(value);

@@ -51,6 +51,8 @@ pub struct DroppedRule {
     pub line: u32,
     /// The placeholder's key and what is wrong with it. Never the value.
     pub why: String,
+    /// There was a value, but it could have reached for other paths.
+    pub hostile: bool,
     /// A refusing rule is widened to any value instead of being dropped.
     pub widened: bool,
 }
@@ -144,10 +146,10 @@ impl Policy {
         let any_value = pattern(&super::merge::widen(block.label))?;
         match super::merge::substitute(block.label, values) {
             Ok(path) => rule.pattern = pattern(&path)?,
-            Err(why) => {
+            Err(super::merge::NoValue { why, hostile }) => {
                 let widened = rule.capabilities.is_deny();
                 let path = block.label.to_owned();
-                self.dropped.push(DroppedRule { path, line: block.at.line, why, widened });
+                self.dropped.push(DroppedRule { path, line: block.at.line, why, hostile, widened });
                 if !widened {
                     return Ok(());
                 }

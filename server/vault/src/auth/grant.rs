@@ -17,6 +17,7 @@ use super::token_params::{TokenParams, TokenType};
 use crate::cidr::Cidrs;
 use crate::codec;
 use crate::error::{Fail, bad};
+use crate::identity::{self, NewAlias};
 use crate::mounts::{Mount, MountTable};
 use crate::outcome::{Outcome, Undo};
 use crate::pipeline::Ctx;
@@ -34,6 +35,8 @@ pub(super) struct Login<'a> {
     pub(super) pod: Option<String>,
     /// Instead of the role's, if given.
     pub(super) bound_cidrs: Option<Cidrs>,
+    /// Who he is at this mount.
+    pub(super) alias: NewAlias,
 }
 
 /// A token to be: [`Grant::insert_in`] makes it one.
@@ -41,12 +44,15 @@ pub(super) struct Grant {
     entry: TokenEntry,
     token: Token,
     warnings: Vec<String>,
+    mount: Arc<Mount>,
+    alias: NewAlias,
+    identity_policies: Vec<PolicyName>,
 }
 
 impl Grant {
     /// Works out the token of a login. Nothing is stored yet.
     pub(super) fn new(ctx: &Ctx, login: Login<'_>) -> Result<Self, Fail> {
-        let Login { mount, params, name, metadata, pod, bound_cidrs } = login;
+        let Login { mount, params, name, metadata, pod, bound_cidrs, alias } = login;
         let open = &ctx.open;
         let token = Token::generate(&mut rand::rng());
         let (default, most) = open.life(Some(mount), Duration::ZERO, Duration::ZERO);
@@ -82,7 +88,8 @@ impl Grant {
             bound_cidrs,
             ..TokenEntry::blank(open.tokens.hash(&token), Accessor::generate(&mut rand::rng()), ctx.now)
         };
-        Ok(Self { entry, token, warnings: life.warnings })
+        let identity_policies = Vec::new();
+        Ok(Self { entry, token, warnings: life.warnings, mount: Arc::clone(mount), alias, identity_policies })
     }
 
     /// Ties a batch token to the role it is granted by, as it is stored at `key` now; to be called before the
@@ -96,15 +103,22 @@ impl Grant {
         let role = RolePrint::take(&open.barrier.reader().await?, mount.id, path).await?;
         let role = role.ok_or_else(|| bad("the role was removed"))?;
         self.entry.origin = Some(Origin { mount_created: Some(mount.created), role: Some(role) });
-        self.token = batch::seal(&open.tokens, &open.barrier, &mut self.entry)?;
         Ok(())
     }
 
-    /// Within the login's transaction: stores the token, if it is of a kind that is stored.
-    pub(super) async fn insert_in(&self, writer: &mut Writer) -> Result<(), Fail> {
+    /// Within the login's transaction: finds or makes the entity, and stores the token, if it is of a kind that is
+    /// stored; one that is not is sealed.
+    pub(super) async fn insert_in(&mut self, ctx: &Ctx, writer: &mut Writer) -> Result<(), Fail> {
+        let open = &ctx.open;
+        let entity = identity::ensure_in(&open.barrier, writer, &self.mount, &self.alias, ctx.now).await?;
+        self.entry.entity = Some(entity.id);
+        self.identity_policies = entity.policies;
         match (self.entry.kind, &self.entry.origin) {
             (Kind::Service, _) => Tokens::insert_in(writer, &self.entry).await,
-            (Kind::Batch, Some(_)) => Ok(()),
+            (Kind::Batch, Some(_)) => {
+                self.token = batch::seal(&open.tokens, &open.barrier, &mut self.entry)?;
+                Ok(())
+            }
             (Kind::Batch, None) => Err(bad("batch tokens are not available here")),
         }
     }
@@ -117,7 +131,8 @@ impl Grant {
     /// The reply, once the transaction is through.
     pub(super) fn outcome(self, ctx: &Ctx) -> Outcome {
         let seconds = self.entry.ttl_left(ctx.now);
-        let mut outcome = Outcome::auth(&self.entry, Some(&self.token), seconds);
+        let mut outcome = Outcome::auth(&self.entry, Some(&self.token), seconds)
+            .with_identity_policies(&self.identity_policies);
         if self.entry.kind == Kind::Service {
             outcome.undo = Some(Undo::Token(self.entry.hash));
         }

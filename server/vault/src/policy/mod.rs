@@ -148,19 +148,22 @@ impl Policies {
         Ok(reader.list(coffer_barrier::MountId::SYSTEM, &path, after, limit).await?)
     }
 
-    /// What policies of these names amount to for somebody with this metadata. Names without a policy grant
+    /// What policies of these names amount to, with `values` in the place of their placeholders. Rules that a value
+    /// could have turned into others are added to `refused`, for the audit log. Names without a policy grant
     /// nothing; a boundary without a policy lets nothing pass but what a token does to itself.
     pub(crate) async fn acl(
         &self,
         names: &[PolicyName],
         boundary: Option<&PolicyName>,
-        metadata: &BTreeMap<String, String>,
+        values: &BTreeMap<String, String>,
+        refused: &mut Vec<String>,
     ) -> Result<Acl, Fail> {
-        let values = template_values(metadata);
-        let acl = Acl::new(&self.load(names, &values).await?);
+        let own = self.load(names, values).await?;
+        refused.extend(own.iter().flat_map(|policy| hostile(policy)));
+        let acl = Acl::new(&own);
         let Some(boundary) = boundary else { return Ok(acl) };
-        let mut bounds = self.load(std::slice::from_ref(boundary), &values).await?;
-        bounds.push(Arc::new(self_service(&values)?));
+        let mut bounds = self.load(std::slice::from_ref(boundary), values).await?;
+        bounds.push(Arc::new(self_service(values)?));
         Ok(Acl::with_boundary(acl, Arc::new(Acl::new(&bounds))))
     }
 
@@ -195,7 +198,8 @@ pub(crate) fn check(name: &PolicyName, text: &str) -> Result<(), Fail> {
     Policy::parse(name, text).map(|_| ()).map_err(|error| bad(error.to_string()))
 }
 
-/// What `{{...}}` in a policy's paths may refer to.
-fn template_values(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    metadata.iter().map(|(key, value)| (format!("auth.metadata.{key}"), value.clone())).collect()
+/// The rules of a policy whose placeholders had values that could have reached for other paths.
+fn hostile(policy: &Policy) -> impl Iterator<Item = String> {
+    let dropped = policy.dropped().iter().filter(|rule| rule.hostile);
+    dropped.map(|rule| format!("{} line {}: {}", policy.name(), rule.line, rule.why))
 }

@@ -102,6 +102,8 @@ struct Claims {
     mount: Option<MountId>,
     #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
     pod: Option<String>,
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    entity: Option<String>,
     #[serde(rename = "i", default, skip_serializing_if = "Cidrs::is_empty")]
     bound_cidrs: Cidrs,
     #[serde(rename = "g", default)]
@@ -125,6 +127,7 @@ pub(crate) fn seal(tokens: &Tokens, barrier: &Barrier, entry: &mut TokenEntry) -
         role: entry.role.clone(),
         mount: entry.mount,
         pod: entry.pod.clone(),
+        entity: entry.entity.clone(),
         bound_cidrs: entry.bound_cidrs.clone(),
         origin: entry.origin.clone().unwrap_or_default(),
         nonce: rand::random(),
@@ -175,6 +178,7 @@ pub(super) async fn open(
         role: claims.role,
         mount: claims.mount,
         pod: claims.pod,
+        entity: claims.entity,
         ttl: claims.ttl,
         expires,
         max_expires: expires,
@@ -238,10 +242,12 @@ impl Tokens {
         if caller.kind == Kind::Service {
             return self.guard_in_use(writer, &caller.hash, now).await;
         }
-        let Some((entry, _)) = self.batch_alive(&*writer, caller.clone(), now).await? else {
-            return Err(Fail::BadToken);
-        };
+        let alive = self.batch_alive(&*writer, caller.clone(), now).await?;
+        let Alive { entry, .. } = alive.ok_or(Fail::BadToken)?;
         guard(writer, &entry)?;
+        if let Some(entity) = &entry.entity {
+            writer.guard(&rows::entity(entity))?;
+        }
         writer.guard(&rows::token(&entry.hash))?;
         for ancestor in &entry.ancestors {
             writer.guard(&rows::token(ancestor))?;
@@ -280,12 +286,12 @@ impl Tokens {
         }
         let mut ends = entry.expires;
         if let Some(parent) = entry.ancestors.first().copied() {
-            let Some((above, end)) = self.read_alive(reader, &parent, now, false).await? else {
+            let Some(above) = self.read_alive(reader, &parent, now, false).await? else {
                 return Ok(None);
             };
-            ends = super::earlier(ends, end);
-            entry.ancestors = std::iter::once(parent).chain(above.ancestors).collect();
+            ends = super::earlier(ends, above.ends);
+            entry.ancestors = std::iter::once(parent).chain(above.entry.ancestors).collect();
         }
-        Ok(Some((entry, ends)))
+        Alive::of(reader, entry, ends).await
     }
 }

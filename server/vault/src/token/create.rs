@@ -79,7 +79,8 @@ pub(super) async fn create(ctx: &mut Ctx, permitted: &Permitted, by: By<'_>) -> 
         Kind::Batch => sealed(ctx, &parent, entry).await?,
     };
     let seconds = entry.ttl_left(ctx.now);
-    let mut outcome = Outcome::auth(&entry, Some(&token), seconds);
+    let from_entity = if entry.entity.is_some() { permitted.token()?.identity_policies() } else { &[] };
+    let mut outcome = Outcome::auth(&entry, Some(&token), seconds).with_identity_policies(from_entity);
     if entry.kind == Kind::Service {
         outcome.undo = Some(Undo::Token(entry.hash));
     }
@@ -345,6 +346,8 @@ fn new_entry(
         role: role.map(|role| role.name),
         mount: parent.mount,
         pod: parent.pod.clone(),
+        // As in Vault, an orphan is nobody's.
+        entity: if wanted.orphan { None } else { parent.entity.clone() },
         explicit_max_ttl: wanted.explicit_max,
         period: wanted.period,
         renewable: wanted.renewable,

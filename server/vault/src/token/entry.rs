@@ -39,6 +39,9 @@ pub(crate) struct TokenEntry {
     /// The auth mount that issued it, and the pod that logged in there.
     pub(crate) mount: Option<MountId>,
     pub(crate) pod: Option<String>,
+    /// Who stands behind it.
+    #[serde(default)]
+    pub(crate) entity: Option<String>,
     pub(crate) created: Timestamp,
     /// The life given at creation.
     pub(crate) ttl: Duration,
@@ -102,6 +105,7 @@ impl TokenEntry {
             role: None,
             mount: None,
             pod: None,
+            entity: None,
             created: now,
             ttl: Duration::ZERO,
             renewed: None,

@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use coffer_barrier::{Barrier, MountId, Read, Writer};
-use coffer_core::policy::Acl;
+use coffer_core::policy::{Acl, PolicyName};
 use coffer_core::time::Timestamp;
 use coffer_core::token::{Accessor, HmacKey, Token, TokenHash};
 use tokio::sync::watch;
@@ -32,6 +32,7 @@ pub(crate) use roles::exists as role_exists;
 use self::cache::TokenCache;
 use crate::codec::{self, transact};
 use crate::error::Fail;
+use crate::identity::{self, Entity};
 use crate::outage::Outage;
 use crate::policy::Policies;
 use crate::rows;
@@ -40,6 +41,10 @@ use crate::rows;
 pub(crate) struct LiveToken {
     pub(crate) entry: TokenEntry,
     pub(crate) acl: Acl,
+    /// Who stands behind it, as he was then.
+    pub(crate) entity: Option<Entity>,
+    /// Rules that do not count because a value in their path could have reached for others. For the audit log.
+    pub(crate) refused_rules: Vec<String>,
     /// The earliest end among itself and its ancestors.
     ends: Option<Timestamp>,
 }
@@ -50,19 +55,55 @@ impl LiveToken {
         self.ends.is_none_or(|end| now < end)
     }
 
+    /// The policies that it has from its entity.
+    pub(crate) fn identity_policies(&self) -> &[PolicyName] {
+        self.entity.as_ref().map_or(&[], |entity| &entity.policies)
+    }
+
     /// Whether `hash` is this token or one it descends from.
     fn descends_from(&self, hash: &TokenHash) -> bool {
         self.entry.hash == *hash || self.entry.ancestors.contains(hash)
     }
 }
 
-/// An entry, and the earliest end in its line.
-type Alive = (TokenEntry, Option<Timestamp>);
-
 fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+/// What is known of a living token before its policies are looked at.
+struct Alive {
+    entry: TokenEntry,
+    entity: Option<Entity>,
+    /// The earliest end in its line.
+    ends: Option<Timestamp>,
+}
+
+impl Alive {
+    /// With the entity, unless that is gone or disabled.
+    async fn of(reader: &dyn Read, entry: TokenEntry, ends: Option<Timestamp>) -> Result<Option<Self>, Fail> {
+        let entity = match &entry.entity {
+            Some(id) => match Entity::load(reader, id).await? {
+                Some(entity) if !entity.disabled => Some(entity),
+                _ => return Ok(None),
+            },
+            None => None,
+        };
+        Ok(Some(Self { entry, entity, ends }))
+    }
+
+    async fn with_acl(self, policies: &Policies) -> Result<LiveToken, Fail> {
+        let Self { entry, entity, ends } = self;
+        let mut names = entry.policies.clone();
+        // Whatever is written there, an entity makes nobody root.
+        let more = entity.iter().flat_map(|e| &e.policies).filter(|name| !name.is_root());
+        names.extend(more.cloned());
+        let values = identity::template_values(&entry.metadata, entity.as_ref());
+        let mut refused_rules = Vec::new();
+        let acl = policies.acl(&names, entry.boundary.as_ref(), &values, &mut refused_rules).await?;
+        Ok(LiveToken { entry, acl, entity, refused_rules, ends })
     }
 }
 
@@ -116,10 +157,9 @@ impl Tokens {
         }
         let generation = self.cache.generation();
         let reader = self.barrier.reader().await?;
-        let Some((entry, ends)) = self.read_alive(&reader, hash, now, false).await? else { return Ok(None) };
-        let acl = policies.acl(&entry.policies, entry.boundary.as_ref(), &entry.metadata).await?;
-        let counted = entry.uses_left.is_some();
-        let token = Arc::new(LiveToken { entry, acl, ends });
+        let Some(alive) = self.read_alive(&reader, hash, now, false).await? else { return Ok(None) };
+        let counted = alive.entry.uses_left.is_some();
+        let token = Arc::new(alive.with_acl(policies).await?);
         if !counted {
             self.cache.fill(generation, now, &token);
         }
@@ -149,9 +189,8 @@ impl Tokens {
         now: Timestamp,
     ) -> Result<Option<Arc<LiveToken>>, Fail> {
         let reader = self.barrier.reader().await?;
-        let Some((entry, ends)) = self.batch_alive(&reader, entry, now).await? else { return Ok(None) };
-        let acl = policies.acl(&entry.policies, entry.boundary.as_ref(), &entry.metadata).await?;
-        Ok(Some(Arc::new(LiveToken { entry, acl, ends })))
+        let Some(alive) = self.batch_alive(&reader, entry, now).await? else { return Ok(None) };
+        Ok(Some(Arc::new(alive.with_acl(policies).await?)))
     }
 
     /// The same for a request whose use of the token is counted already: that may have been its last. Never
@@ -170,12 +209,11 @@ impl Tokens {
         }
         let reader = self.barrier.reader().await?;
         let found = self.read_alive(&reader, &token.entry.hash, now, true).await?;
-        let Some((entry, ends)) = found else { return Ok(None) };
-        let acl = policies.acl(&entry.policies, entry.boundary.as_ref(), &entry.metadata).await?;
-        Ok(Some(Arc::new(LiveToken { entry, acl, ends })))
+        let Some(alive) = found else { return Ok(None) };
+        Ok(Some(Arc::new(alive.with_acl(policies).await?)))
     }
 
-    /// The entry and the earliest end in its line, if all of the line is alive in this reader's snapshot.
+    /// A token whose whole line is alive in this reader's snapshot, and whose entity is there and not disabled.
     /// `counted`: the request spent its use, so none need be left.
     async fn read_alive(
         &self,
@@ -205,7 +243,7 @@ impl Tokens {
             }
             ends = earlier(ends, above.expires);
         }
-        Ok(Some((entry, ends)))
+        Alive::of(reader, entry, ends).await
     }
 
     /// Nothing expires while no server is unsealed: what was alive when the outage began gets time to renew.
@@ -242,9 +280,11 @@ impl Tokens {
         now: Timestamp,
         counted: bool,
     ) -> Result<TokenEntry, Fail> {
-        let Some((entry, _)) = self.read_alive(&*writer, hash, now, counted).await? else {
-            return Err(Fail::BadToken);
-        };
+        let alive = self.read_alive(&*writer, hash, now, counted).await?;
+        let Alive { entry, .. } = alive.ok_or(Fail::BadToken)?;
+        if let Some(entity) = &entry.entity {
+            writer.guard(&rows::entity(entity))?;
+        }
         writer.guard(&rows::token(hash))?;
         if entry.kind == Kind::Batch {
             batch::guard(writer, &entry)?;
@@ -373,6 +413,12 @@ impl Tokens {
             let entry = &token.entry;
             entry.mount == Some(mount) && pod.is_none_or(|uid| entry.pod.as_deref() == Some(uid))
         });
+        self.announce();
+    }
+
+    /// Nothing in memory vouches for the tokens of this entity: it changed.
+    pub(crate) fn forget_entity(&self, id: &str) {
+        self.cache.drop_where(|token| token.entry.entity.as_deref() == Some(id));
         self.announce();
     }
 

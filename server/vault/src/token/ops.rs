@@ -5,14 +5,16 @@
 use std::time::Duration;
 
 use coffer_barrier::{Read, Writer};
+use coffer_core::policy::PolicyName;
 use coffer_core::time::Timestamp;
 use coffer_core::token::{Token, TokenHash};
 use serde_json::{Map, Value, json};
 
 use super::create::By;
-use super::{Kind, TokenEntry, Tokens, accessors, batch, create, orphan, roles};
+use super::{Kind, LiveToken, TokenEntry, Tokens, accessors, batch, create, orphan, roles};
 use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
+use crate::identity;
 use crate::open::Open;
 use crate::outcome::Outcome;
 use crate::params;
@@ -39,13 +41,13 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
     only(&ctx.request, allowed)?;
     let caller = permitted.caller()?;
     match rest {
-        "lookup-self" => Ok(lookup_self(ctx, caller)),
+        "lookup-self" => Ok(lookup_self(ctx, permitted.token()?)),
         "lookup" => match token_in_body(ctx)? {
-            None => Ok(lookup_self(ctx, caller)),
+            None => Ok(lookup_self(ctx, permitted.token()?)),
             Some(token) => {
                 let found = ctx.open.tokens.find(&ctx.open.policies, &token, ctx.now).await?;
                 let found = found.ok_or(Fail::UnknownToken)?;
-                Ok(Outcome::data(lookup_data(&found.entry, Some(&token), ctx.now)))
+                Ok(Outcome::data(lookup_data(&found.entry, found.identity_policies(), Some(&token), ctx.now)))
             }
         },
         "lookup-accessor" => {
@@ -53,7 +55,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
             // Between the list and the token it may have died.
             let found = ctx.open.tokens.live(&ctx.open.policies, &hash, ctx.now).await?;
             let found = found.ok_or_else(|| invalid("invalid accessor"))?;
-            Ok(Outcome::data(lookup_data(&found.entry, None, ctx.now)))
+            Ok(Outcome::data(lookup_data(&found.entry, found.identity_policies(), None, ctx.now)))
         }
         "renew-self" if caller.kind == Kind::Batch => Err(bad(NOT_RENEWED)),
         "renew-self" => renew(ctx, caller.hash, ctx.request.token.as_ref()).await,
@@ -122,21 +124,26 @@ async fn by_accessor(ctx: &Ctx) -> Result<Option<TokenHash>, Fail> {
     ctx.open.tokens.by_accessor(accessor.ok_or_else(|| invalid("missing accessor"))?).await
 }
 
-fn lookup_self(ctx: &Ctx, caller: &TokenEntry) -> Outcome {
+fn lookup_self(ctx: &Ctx, caller: &LiveToken) -> Outcome {
     // Not looked up anew: this may have been its last use.
-    let left = caller.uses_left.map(|left| left.saturating_sub(1));
-    let entry = TokenEntry { uses_left: left, ..caller.clone() };
-    Outcome::data(lookup_data(&entry, ctx.request.token.as_ref(), ctx.now))
+    let left = caller.entry.uses_left.map(|left| left.saturating_sub(1));
+    let entry = TokenEntry { uses_left: left, ..caller.entry.clone() };
+    Outcome::data(lookup_data(&entry, caller.identity_policies(), ctx.request.token.as_ref(), ctx.now))
 }
 
 /// `data` of a lookup. The token itself is shown only to who sent it.
-fn lookup_data(entry: &TokenEntry, shown: Option<&Token>, now: Timestamp) -> Value {
+fn lookup_data(
+    entry: &TokenEntry,
+    identity_policies: &[PolicyName],
+    shown: Option<&Token>,
+    now: Timestamp,
+) -> Value {
     let mut data = json!({
         "accessor": entry.shown_accessor(),
         "creation_time": entry.created.as_secs(),
         "creation_ttl": entry.ttl.as_secs(),
         "display_name": entry.display_name,
-        "entity_id": "",
+        "entity_id": entry.entity.as_deref().unwrap_or_default(),
         "expire_time": entry.expires.map(Timestamp::to_rfc3339),
         "explicit_max_ttl": entry.explicit_max_ttl.as_secs(),
         "id": shown.map_or("", Token::expose),
@@ -152,6 +159,9 @@ fn lookup_data(entry: &TokenEntry, shown: Option<&Token>, now: Timestamp) -> Val
     });
     if let Value::Object(map) = &mut data {
         add_rare(map, entry);
+        if !identity_policies.is_empty() {
+            map.insert("identity_policies".into(), json!(identity_policies));
+        }
     }
     data
 }
@@ -182,7 +192,9 @@ async fn renew(ctx: &Ctx, hash: TokenHash, shown: Option<&Token>) -> Result<Outc
     open.tokens.forget(&[hash]);
     let entry = renewed?;
     let seconds = entry.ttl_left(ctx.now);
-    Ok(Outcome { identity: None, ..Outcome::auth(&entry, shown, seconds) })
+    let identity_policies = identity::policies_of(open, &entry).await?;
+    let outcome = Outcome::auth(&entry, shown, seconds).with_identity_policies(&identity_policies);
+    Ok(Outcome { identity: None, ..outcome })
 }
 
 async fn renew_in(

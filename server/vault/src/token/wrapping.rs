@@ -107,7 +107,7 @@ async fn unused(
     now: Timestamp,
 ) -> Result<TokenEntry, Fail> {
     let found = open.tokens.read_alive(reader, hash, now, false).await?;
-    found.map(|(entry, _)| entry).filter(TokenEntry::is_wrapping).ok_or_else(not_valid)
+    found.map(|alive| alive.entry).filter(TokenEntry::is_wrapping).ok_or_else(not_valid)
 }
 
 async fn lookup(ctx: &mut Ctx) -> Result<Outcome, Fail> {

@@ -69,6 +69,7 @@ fn mount_of(target: &Target) -> MountFacts {
         Target::Sys(_) => own("sys/", "system", "secret"),
         Target::Token(_) => own("auth/token/", "token", "auth"),
         Target::Cubbyhole(_) => own("cubbyhole/", "cubbyhole", "secret"),
+        Target::Identity(_) => own("identity/", "identity", "secret"),
         Target::Auth(mount, ..) | Target::Delivery(mount, _) | Target::Engine(mount, _) => of(mount),
     }
 }

@@ -12,6 +12,7 @@ use crate::auth::grant::{self, Grant, Login};
 use crate::auth::lockout;
 use crate::codec::transact;
 use crate::error::{Fail, bad};
+use crate::identity::NewAlias;
 use crate::mounts::Mount;
 use crate::outcome::Outcome;
 use crate::pipeline::Ctx;
@@ -51,9 +52,10 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     check_address(ctx, &role, proof.as_ref())?;
     let mut metadata = proof.as_ref().map(|secret| secret.metadata.clone()).unwrap_or_default();
     metadata.insert("role_name".into(), name.clone());
+    let who = NewAlias { name: role_id.clone(), metadata: metadata.clone() };
     let bound_cidrs =
         proof.as_ref().map(|secret| secret.token_cidrs.clone()).filter(|cidrs| !cidrs.is_empty());
-    let login = Login { mount, params: &role.token, name: "", metadata, pod: None, bound_cidrs };
+    let login = Login { mount, params: &role.token, name: "", metadata, pod: None, bound_cidrs, alias: who };
     let mut grant = Grant::new(ctx, login)?;
     let key = Role::key(mount, &name);
     grant.tie(ctx, mount, &key).await?;
@@ -64,7 +66,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
             let secret = SecretId::load(&*w, mount, &role.uid, &hash, ctx.now).await?.ok_or_else(invalid)?;
             secret.spend_in(w, mount.id, &role.uid, &hash, ctx.now).await?;
         }
-        grant.insert_in(w).await?;
+        grant.insert_in(ctx, w).await?;
     });
     made?;
     open.lockouts.clear(mount.id, &alias);

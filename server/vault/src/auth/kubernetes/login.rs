@@ -14,6 +14,7 @@ use super::role::Role;
 use crate::auth::grant::{self, Grant, Login};
 use crate::codec::transact;
 use crate::error::{Fail, bad};
+use crate::identity::NewAlias;
 use crate::mounts::Mount;
 use crate::outcome::Outcome;
 use crate::pipeline::Ctx;
@@ -41,6 +42,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
         return Err(Fail::Login("the role is not for this ServiceAccount"));
     }
     let name = format!("{}-{}", identity.namespace, identity.service_account);
+    let alias = alias(&identity);
     let pod = identity.pod.as_ref().map(|(_, uid)| uid.clone());
     let login = Login {
         mount,
@@ -49,6 +51,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
         metadata: metadata(&role_name, identity),
         pod,
         bound_cidrs: None,
+        alias,
     };
     let mut grant = Grant::new(ctx, login)?;
     let key = Role::key(mount, &role_name);
@@ -58,7 +61,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
         if let Some(uid) = grant.pod() {
             guard_pod_in(w, mount, uid).await?;
         }
-        grant.insert_in(w).await?;
+        grant.insert_in(ctx, w).await?;
     });
     made?;
     Ok(grant.outcome(ctx))
@@ -72,6 +75,17 @@ async fn guard_pod_in(writer: &mut Writer, mount: &Mount, uid: &str) -> Result<(
     }
     writer.guard(&tombstone)?;
     Ok(())
+}
+
+/// The ServiceAccount, by its UID: one that comes back under an old name is another.
+fn alias(identity: &Identity) -> NewAlias {
+    let metadata = BTreeMap::from([
+        ("service_account_name".to_owned(), identity.service_account.clone()),
+        ("service_account_namespace".to_owned(), identity.namespace.clone()),
+        ("service_account_uid".to_owned(), identity.service_account_uid.clone()),
+        ("service_account_secret_name".to_owned(), String::new()),
+    ]);
+    NewAlias { name: identity.service_account_uid.clone(), metadata }
 }
 
 fn metadata(role_name: &str, identity: Identity) -> BTreeMap<String, String> {

@@ -13,6 +13,7 @@ use crate::auth::grant::{self, Grant, Login};
 use crate::auth::lockout;
 use crate::codec::transact;
 use crate::error::{Fail, bad};
+use crate::identity::NewAlias;
 use crate::mounts::Mount;
 use crate::outcome::Outcome;
 use crate::pipeline::Ctx;
@@ -43,14 +44,15 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>, name: &str) -> Resu
     if !user.token.bound_cidrs.admits(ctx.request.client_ip) {
         return Err(Fail::Login("the user may not log in from this address"));
     }
+    let alias = NewAlias { name: name.to_owned(), metadata: BTreeMap::new() };
     let metadata = BTreeMap::from([("username".to_owned(), name.to_owned())]);
-    let login = Login { mount, params: &user.token, name, metadata, pod: None, bound_cidrs: None };
+    let login = Login { mount, params: &user.token, name, metadata, pod: None, bound_cidrs: None, alias };
     let mut grant = Grant::new(ctx, login)?;
     let key = User::key(mount, name);
     grant.tie(ctx, mount, &key).await?;
     let made: Result<(), Fail> = transact!(open.barrier, |w| {
         grant::guard_in(w, mount, &key, &user).await?;
-        grant.insert_in(w).await?;
+        grant.insert_in(ctx, w).await?;
     });
     made?;
     Ok(grant.outcome(ctx))
