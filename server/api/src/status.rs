@@ -33,9 +33,16 @@ pub(crate) fn init(body: &Map<String, Value>) -> StatusRequest {
         Some(Value::String(text)) => text.parse().unwrap_or(0),
         _ => 0,
     };
+    let says = |key: &str| match body.get(key) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(_) => true,
+    };
     StatusRequest::Init {
         secret_shares: number("secret_shares"),
         secret_threshold: number("secret_threshold"),
+        pgp: says("pgp_keys") || says("root_token_pgp_key"),
     }
 }
 
@@ -86,7 +93,9 @@ mod tests {
     #[test]
     fn init_reads_numbers_and_leaves_judging_to_the_vault() {
         let body = serde_json::json!({"secret_shares": 5, "secret_threshold": "3"});
-        let StatusRequest::Init { secret_shares, secret_threshold } = init(body.as_object().unwrap()) else {
+        let StatusRequest::Init { secret_shares, secret_threshold, pgp: false } =
+            init(body.as_object().unwrap())
+        else {
             panic!("not init")
         };
         assert_eq!((secret_shares, secret_threshold), (5, 3));

@@ -167,7 +167,8 @@ impl Writer {
         Ok(count)
     }
 
-    pub(crate) async fn create_kek(&mut self, mount: MountId) -> Result<(), BarrierError> {
+    /// Gives `mount` a new KEK, usable within this transaction and, once it has committed, by everybody.
+    pub async fn create_kek(&mut self, mount: MountId) -> Result<(), BarrierError> {
         let mut record = self.keyring().await?;
         let generation = record.newest(mount, Purpose::Kek).map_or(1, |id| id.generation + 1);
         let (id, key) = (KeyId::kek(mount, generation), Arc::new(Key::generate()?));

@@ -63,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) ca_file: Option<PathBuf>,
+    /// Rekey and new root tokens by shares alone, for clients that send no token. Cancelling always takes one.
+    pub(crate) unauthenticated_ceremonies: bool,
     /// What was understood but changes nothing, or not understood at all.
     pub(crate) warnings: Vec<String>,
 }

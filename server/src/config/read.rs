@@ -122,6 +122,7 @@ pub(super) fn config(sources: &[(String, String)]) -> Result<Config, ConfigError
         log_format: found.log_format.unwrap_or_default(),
         pid_file: found.pid_file,
         ca_file: found.ca_file,
+        unauthenticated_ceremonies: found.unauthenticated_ceremonies,
         warnings,
     })
 }
@@ -151,6 +152,7 @@ struct Found {
     log_format: Option<LogFormat>,
     pid_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    unauthenticated_ceremonies: bool,
 }
 
 impl Reader<'_> {
@@ -187,6 +189,7 @@ impl Reader<'_> {
                 "log_format" => found.log_format = Some(log_format(entry)?),
                 "pid_file" => found.pid_file = Some(path(entry)?),
                 "ca_file" => found.ca_file = Some(path(entry)?),
+                "unauthenticated_ceremonies" => found.unauthenticated_ceremonies = flag(entry)?,
                 // The blocks, read above.
                 _ => {}
             }

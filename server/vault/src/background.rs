@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coffer_barrier::RewrapStep;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::anchor;
 use crate::door::Door;
 use crate::error::Fail;
 use crate::open::{Open, Surroundings};
-use crate::sweep;
+use crate::{sweep, sys};
 
 /// How often most of it is done.
 const TICK: Duration = Duration::from_secs(1);
@@ -28,20 +29,29 @@ const PUBLISH: Duration = Duration::from_millis(100);
 pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: CancellationToken) {
     let sweeper = tokio::spawn(sweep_regularly(Arc::clone(&door), shutdown.clone()));
     let publisher = tokio::spawn(publish_regularly(Arc::clone(&door), shutdown.clone()));
+    let rewrapper = tokio::spawn(rewrap_regularly(Arc::clone(&door), shutdown.clone()));
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count: u64 = 0;
+    // Once: a vault that somebody seals stays sealed.
+    let mut to_open = around.barrier.opens_alone();
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        if to_open {
+            let opened = door.open_alone().await;
+            to_open = door.open().is_none();
+            report("opening without shares", opened);
+        }
         let Some(open) = door.open() else { continue };
         report("anchor", anchor::anchor(&open).await);
         if count.is_multiple_of(TRIM_EVERY) {
             report("trimming the change log", trim(&open).await);
+            report("rotating keys that are due", sys::keys::rotate_if_due(&open).await);
             report("retiring audit files", anchor::retire(&open).await);
         }
         count += 1;
     }
-    // Neither may be dropped half way: the one is at a target, the other at the store.
-    let _ = tokio::join!(sweeper, publisher);
+    // None may be dropped half way: the one is at a target, the others at the store.
+    let _ = tokio::join!(sweeper, publisher, rewrapper);
     if let Some(open) = door.open() {
         report("last anchor", anchor::anchor(&open).await);
     }
@@ -75,6 +85,26 @@ async fn sweep_regularly(door: Arc<Door>, shutdown: CancellationToken) {
         }
         report("sweep", result);
     }
+}
+
+async fn rewrap_regularly(door: Arc<Door>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let Some(open) = door.open() else { continue };
+        let work = shutdown.run_until_cancelled(rewrap(&open)).await;
+        report("bringing rows under new keys", work.unwrap_or(Ok(())));
+    }
+}
+
+/// Brings rows under the newest keys until there is nothing to do, or somebody to wait for. Giving up between two
+/// batches, or in one, loses nothing.
+pub(crate) async fn rewrap(open: &Open) -> Result<(), Fail> {
+    while open.barrier.rewrap().await? == RewrapStep::More {
+        // A batch is some milliseconds of work: others come first.
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 async fn publish_regularly(door: Arc<Door>, shutdown: CancellationToken) {

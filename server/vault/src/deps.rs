@@ -59,6 +59,8 @@ pub struct VaultConfig {
     pub audit_directories: Vec<PathBuf>,
     /// How long a revocation waits for the credentials of what it cut off to be gone before it answers.
     pub revoke_wait: Duration,
+    /// Rekey and new root tokens by shares alone, for clients that send no token. Cancelling always takes one.
+    pub unauthenticated_ceremonies: bool,
 }
 
 impl Default for VaultConfig {
@@ -74,6 +76,7 @@ impl Default for VaultConfig {
             audit_devices: Vec::new(),
             audit_directories: Vec::new(),
             revoke_wait: Duration::from_secs(5),
+            unauthenticated_ceremonies: false,
         }
     }
 }

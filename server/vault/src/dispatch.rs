@@ -73,6 +73,16 @@ impl Target {
         matches!(self, Self::Auth(_, method, rest) if method.is_login(rest, request))
     }
 
+    /// Whether this is a ceremony that shares alone may move on, where the configuration allows it. Cancelling is not:
+    /// whoever has no token could stop everybody else.
+    pub(crate) fn by_shares(&self, request: &Request) -> bool {
+        let Self::Sys(rest) = self else { return false };
+        let ceremony = ["rekey/", "rotate/root/", "generate-root/", "generate-root-token/"];
+        let step = ceremony.iter().find_map(|family| rest.strip_prefix(family));
+        matches!(step, Some("init" | "update" | "verify" | "attempt"))
+            && matches!(request.operation, Operation::Read | Operation::Update)
+    }
+
     /// Whether this is answered on the strength of a wrapping token, whoever asks.
     pub(crate) fn by_wrapping_token(&self, request: &Request) -> bool {
         matches!(self, Self::Sys(rest) if token::wrapping::by_wrapping_token(rest, request))

@@ -4,16 +4,18 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coffer_barrier::{BarrierError, SealConfig};
+use coffer_barrier::{BarrierError, SealConfig, Writer};
 use coffer_core::policy::PolicyName;
 use coffer_core::secret::SecretString;
-use coffer_core::shamir::{Share, Threshold};
+use coffer_core::shamir::Share;
+use coffer_core::time::Timestamp;
 use coffer_core::token::{Accessor, Token};
 use serde_json::{Value, json};
 
 use crate::audit::anchor;
 use crate::background;
-use crate::codec::{self, transact};
+use crate::ceremony::{self, Collected};
+use crate::codec;
 use crate::dispatch::DELIVERY;
 use crate::error::{Fail, bad};
 use crate::mounts::{Class, Mount, MountTable, blank};
@@ -23,23 +25,14 @@ use crate::rows;
 use crate::swap::Swap;
 use crate::token::{TokenEntry, Tokens};
 
-/// The shares of one attempt at unsealing.
-struct Progress {
-    nonce: String,
-    shares: Vec<Share>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { nonce: String::new(), shares: Vec::new() }
-    }
-}
+/// How long sealing waits for the audit log's head to be written down.
+const LAST_ANCHOR_MAX: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The door.
 pub(crate) struct Door {
     around: Arc<Surroundings>,
     open: Swap<Option<Arc<Open>>>,
-    progress: Mutex<Progress>,
+    progress: Mutex<Collected>,
     /// One ceremony at a time.
     ceremony: tokio::sync::Mutex<()>,
 }
@@ -55,12 +48,12 @@ impl Door {
         Self {
             around,
             open: Swap::new(None),
-            progress: Mutex::new(Progress::new()),
+            progress: Mutex::default(),
             ceremony: tokio::sync::Mutex::default(),
         }
     }
 
-    fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
+    fn progress(&self) -> std::sync::MutexGuard<'_, Collected> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -69,21 +62,42 @@ impl Door {
         (*self.open.load()).clone()
     }
 
-    /// Creates the keys and what every vault starts with. The vault is sealed after it.
+    /// Creates the keys and what every vault starts with, all of it or nothing. The vault is sealed after it, unless
+    /// its seal opens alone.
     pub(crate) async fn initialize(&self, shares: u64, threshold: u64) -> Result<Initialized, Fail> {
         let _turn = self.ceremony.lock().await;
-        let threshold = Threshold::new(shares, threshold).map_err(|error| bad(error.to_string()))?;
+        let threshold = ceremony::threshold(shares, threshold)
+            .map_err(|why| bad(format!("invalid seal configuration: {why}")))?;
         let barrier = &self.around.barrier;
-        let made = barrier.initialize(threshold, &mut os_rng()).await;
-        let shares = made.map_err(|error| match error {
-            BarrierError::AlreadyInitialized => bad("Vault is already initialized"),
-            other => other.into(),
+        let first = FirstRows::new(&self.around);
+        let at = self.around.clock.now();
+        let (token, write) = (Token::generate(&mut os_rng()), &first);
+        let shown = &token;
+        let rows = |mut w: Writer| async move {
+            write.put_in(&mut w, shown).await?;
+            Ok::<_, Fail>((w, ()))
+        };
+        let made = barrier.initialize_with(threshold, &mut os_rng(), Some(at), rows).await;
+        let (shares, ()) = made.map_err(|error| match error {
+            Fail::Barrier(BarrierError::AlreadyInitialized) => bad("Vault is already initialized"),
+            other => other,
         })?;
-        let needed = shares.len().min(usize::from(threshold.needed()));
-        barrier.unseal(&shares[..needed]).await?;
-        let first = first_rows(&self.around).await;
-        barrier.seal();
-        Ok(Initialized { shares, root: first? })
+        if barrier.opens_alone() {
+            barrier.unseal(&[]).await?;
+            self.enter().await?;
+        }
+        Ok(Initialized { shares, root: token })
+    }
+
+    /// Opens a vault whose seal needs nobody. Does nothing where it is open, or not initialised yet.
+    pub(crate) async fn open_alone(&self) -> Result<(), Fail> {
+        let _turn = self.ceremony.lock().await;
+        let barrier = &self.around.barrier;
+        if self.open().is_some() || !barrier.opens_alone() || !barrier.initialized().await? {
+            return Ok(());
+        }
+        barrier.unseal(&[]).await?;
+        self.enter().await
     }
 
     /// Takes one share; with enough of them the vault opens. Wrong shares show only then, and all start anew.
@@ -92,7 +106,7 @@ impl Door {
         let config =
             self.around.barrier.seal_config().await?.ok_or_else(|| bad("Vault is not initialized"))?;
         if reset {
-            *self.progress() = Progress::new();
+            *self.progress() = Collected::default();
             return Ok(());
         }
         if self.open().is_some() {
@@ -100,25 +114,22 @@ impl Door {
         }
         let key = key
             .ok_or_else(|| bad("'key' must be specified in request body as JSON, or 'reset' set to true"))?;
-        let share =
-            Share::parse(key.expose()).map_err(|_| bad("'key' must be a valid hex or base64 string"))?;
+        let share = ceremony::share(key.expose())?;
         let shares = {
             let mut progress = self.progress();
             if progress.nonce.is_empty() {
-                progress.nonce = uuid::Uuid::new_v4().to_string();
+                *progress = Collected::begin();
             }
-            let known = progress.shares.iter().any(|s| same(s, &share));
-            if !known {
-                progress.shares.push(share);
-            }
-            if progress.shares.len() < usize::from(config.threshold.needed()) {
-                return Ok(());
-            }
-            std::mem::replace(&mut *progress, Progress::new()).shares
+            progress.add(share);
+            let Some(shares) = progress.complete(config.threshold.needed().into()) else { return Ok(()) };
+            *progress = Collected::default();
+            shares
         };
-        self.around.barrier.unseal(&shares).await.map_err(|error| match error {
-            BarrierError::WrongShares | BarrierError::Shares(_) => bad("failed to unseal: invalid key"),
-            other => other.into(),
+        self.around.barrier.unseal(&shares).await.map_err(|error| {
+            if ceremony::is_wrong(&error) {
+                return bad(format!("unable to retrieve stored keys: {}", ceremony::WRONG_SHARES));
+            }
+            error.into()
         })?;
         self.enter().await
     }
@@ -146,15 +157,21 @@ impl Door {
 
     /// Closes the door and drops the keys.
     pub(crate) async fn seal(&self) {
+        // Not between an unseal's last share and its open door: that would leave a door open to a sealed barrier.
+        let _turn = self.ceremony.lock().await;
         let open = self.open();
         self.open.store(None);
         if let Some(open) = open {
-            let anchored = anchor::anchor(&open).await;
-            let _ = anchored.inspect_err(|error| tracing::warn!(%error, "no last anchor before sealing"));
+            // Sealing may be urgent: a store that hangs must not keep the keys in memory.
+            match tokio::time::timeout(LAST_ANCHOR_MAX, anchor::anchor(&open)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "no last anchor before sealing"),
+                Err(_) => tracing::warn!("no last anchor before sealing: the store does not answer"),
+            }
         }
         self.around.barrier.seal();
         self.around.metrics.unsealed.set(0);
-        *self.progress() = Progress::new();
+        *self.progress() = Collected::default();
     }
 
     /// The body of `sys/seal-status`.
@@ -169,7 +186,7 @@ impl Door {
         let counts = |config: &SealConfig| (config.threshold.needed(), config.threshold.shares());
         let (t, n) = config.as_ref().map_or((0, 0), counts);
         let mut status = json!({
-            "type": "shamir",
+            "type": self.around.barrier.seal_kind(),
             "initialized": config.is_some(),
             "sealed": sealed,
             "t": t,
@@ -179,7 +196,7 @@ impl Door {
             "version": deps.version,
             "build_date": "",
             "migration": false,
-            "recovery_seal": false,
+            "recovery_seal": self.around.barrier.opens_alone(),
             "storage_type": deps.storage_type,
         });
         if let (false, Value::Object(map)) = (sealed, &mut status) {
@@ -190,41 +207,48 @@ impl Door {
     }
 }
 
-fn same(a: &Share, b: &Share) -> bool {
-    use subtle::ConstantTimeEq as _;
-    a.expose().ct_eq(b.expose()).into()
-}
-
 /// The system's own source: what it makes here guards everything else.
 pub(crate) fn os_rng() -> rand::rngs::StdRng {
     rand::make_rng()
 }
 
 /// What every vault starts with: the default policy, the mount for delivery documents, and the root token.
-async fn first_rows(around: &Surroundings) -> Result<Token, Fail> {
-    let barrier = &around.barrier;
-    let now = around.clock.now();
-    let token = Token::generate(&mut os_rng());
-    let hash = token.hash(&barrier.hmac_key("token")?);
-    let root = TokenEntry {
-        policies: vec![PolicyName::root()],
-        display_name: "root".into(),
-        path: "auth/token/root".into(),
-        ..TokenEntry::blank(hash, Accessor::generate(&mut os_rng()), now)
-    };
-    let default =
-        PolicyEntry { text: policy::default_policy(), custom_metadata: std::collections::BTreeMap::new() };
-    let delivery: Mount = Mount {
-        description: "what agents are told about secrets".into(),
-        ..blank(Class::Secret, DELIVERY, DELIVERY, now)
-    };
-    let done: Result<(), Fail> = transact!(barrier, |w| {
-        Policies::put_in(w, &PolicyName::default_policy(), &default).await?;
-        barrier.create_kek(w, delivery.id).await?;
-        MountTable::put_in(w, &delivery).await?;
+struct FirstRows {
+    now: Timestamp,
+    default: PolicyEntry,
+    delivery: Mount,
+    accessor: Accessor,
+}
+
+impl FirstRows {
+    fn new(around: &Surroundings) -> Self {
+        let now = around.clock.now();
+        Self {
+            now,
+            default: PolicyEntry {
+                text: policy::default_policy(),
+                custom_metadata: std::collections::BTreeMap::new(),
+            },
+            delivery: Mount {
+                description: "what agents are told about secrets".into(),
+                ..blank(Class::Secret, DELIVERY, DELIVERY, now)
+            },
+            accessor: Accessor::generate(&mut os_rng()),
+        }
+    }
+
+    /// The same rows however often it is called.
+    async fn put_in(&self, w: &mut Writer, token: &Token) -> Result<(), Fail> {
+        let root = TokenEntry {
+            policies: vec![PolicyName::root()],
+            display_name: "root".into(),
+            path: "auth/token/root".into(),
+            ..TokenEntry::blank(token.hash(&w.hmac_key("token")), self.accessor.clone(), self.now)
+        };
+        Policies::put_in(w, &PolicyName::default_policy(), &self.default).await?;
+        w.create_kek(self.delivery.id).await?;
+        MountTable::put_in(w, &self.delivery).await?;
         Tokens::insert_in(w, &root).await?;
-        codec::put(w, &rows::heartbeat(), &crate::outage::Heartbeat { at: now, outage: None }).await?;
-    });
-    done?;
-    Ok(token)
+        codec::put(w, &rows::heartbeat(), &crate::outage::Heartbeat { at: self.now, outage: None }).await
+    }
 }

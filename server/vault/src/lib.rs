@@ -6,6 +6,7 @@
 mod audit;
 mod auth;
 mod background;
+mod ceremony;
 mod cidr;
 mod codec;
 mod delivery;

@@ -14,6 +14,7 @@ use crate::audit::AuditLog;
 use crate::audit::device::Devices;
 use crate::auth::lockout::Lockouts;
 use crate::auth::{KeyCache, Passwords};
+use crate::ceremony::Ceremonies;
 use crate::codec;
 use crate::deps::{Clock, VaultConfig};
 use crate::error::Fail;
@@ -52,6 +53,7 @@ pub(crate) struct Open {
     pub(crate) devices: Devices,
     pub(crate) lockouts: Lockouts,
     pub(crate) passwords: Passwords,
+    pub(crate) ceremonies: Ceremonies,
     pub(crate) outage: Option<Outage>,
     /// By how much the clock was behind the store when the vault was opened.
     behind: Duration,
@@ -82,6 +84,7 @@ impl Open {
         .await?;
         let open = Self {
             devices,
+            ceremonies: Ceremonies::default(),
             mounts: MountTable::load(Arc::clone(&barrier)).await?,
             policies: Policies::new(Arc::clone(&barrier)),
             tokens: Tokens::new(Arc::clone(&barrier), barrier.hmac_key("token")?, outage),

@@ -211,6 +211,10 @@ async fn permit(ctx: &mut Ctx, target: Option<&Target>) -> Result<Permitted, Fai
     if target.is_some_and(|t| t.is_login(&ctx.request) || t.by_wrapping_token(&ctx.request)) {
         return Ok(permit::anonymous());
     }
+    let by_shares = ctx.open.around.config.unauthenticated_ceremonies && ctx.request.token.is_none();
+    if by_shares && target.is_some_and(|t| t.by_shares(&ctx.request)) {
+        return Ok(permit::anonymous());
+    }
     let caller = authenticate(ctx).await?;
     if target.is_some_and(|t| t.for_any_token(&ctx.request)) {
         return Ok(permit::any_token(caller));

@@ -189,6 +189,8 @@ pub enum StatusRequest {
         secret_shares: u64,
         /// How many of them unseal.
         secret_threshold: u64,
+        /// Keys or token were asked for encrypted for PGP, which is refused.
+        pgp: bool,
     },
     /// `GET sys/init`.
     InitStatus,

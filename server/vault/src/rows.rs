@@ -192,6 +192,11 @@ pub(crate) fn policy_path(name: &PolicyName) -> String {
     format!("{POLICY_DIR}/{name}")
 }
 
+/// When keys rotate by themselves.
+pub(crate) fn rotate_config() -> RowKey {
+    RowKey::path(MountId::SYSTEM, RecordKind::Meta, "rotate-config")
+}
+
 /// When this vault last served, and what grace the last outage gave. Also the high-water mark of time.
 pub(crate) fn heartbeat() -> RowKey {
     RowKey::path(MountId::SYSTEM, RecordKind::Meta, "heartbeat")

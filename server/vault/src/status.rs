@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use coffer_core::audit::{AuditRecord, RecordType};
 use serde_json::{Value, json};
 
+use crate::ceremony::no_pgp;
 use crate::door::{Door, Initialized};
 use crate::error::Fail;
 use crate::open::Surroundings;
@@ -46,8 +47,11 @@ pub(crate) async fn answer(
         StatusRequest::InitStatus => plain(
             around.barrier.initialized().await.map(|done| json!({ "initialized": done })).map_err(Fail::from),
         ),
-        StatusRequest::Init { secret_shares, secret_threshold } => {
-            let result = door.initialize(secret_shares, secret_threshold).await;
+        StatusRequest::Init { secret_shares, secret_threshold, pgp } => {
+            let result = match no_pgp(pgp, "pgp_keys or root_token_pgp_key") {
+                Ok(()) => door.initialize(secret_shares, secret_threshold).await,
+                Err(refused) => Err(refused),
+            };
             recorded("init", "sys/init", result.map(|made| init_body(&made))).await
         }
         StatusRequest::Unseal { key, reset } => {

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use coffer_barrier::Barrier;
+use coffer_barrier::seal::Seal;
+use coffer_barrier::seal::shamir::ShamirSeal;
 use coffer_core::secret::SecretString;
 use coffer_core::token::{Accessor, Token};
 use coffer_engines::{DatabaseEngine, Engine, KvEngine, PlainKvEngine};
@@ -58,12 +60,17 @@ pub struct DevInit {
 impl Vault {
     /// A sealed vault over a store. Opens the audit log; fails when it cannot.
     pub fn new(deps: Deps) -> Result<Arc<Self>, VaultError> {
+        Self::with_seal(deps, Arc::new(ShamirSeal))
+    }
+
+    /// The same, sealed in another way than by shares.
+    pub fn with_seal(deps: Deps, seal: Arc<dyn Seal>) -> Result<Arc<Self>, VaultError> {
         let Deps { store, store_is_exclusive, clock, keys, engines, audit_dir, ca_bundle, config } = deps;
         let metrics = Metrics::new().map_err(|error| VaultError::Refused(error.to_string()))?;
         let audit = AuditLog::open(&audit_dir, config.audit.clone(), metrics.audit.clone())?;
         let engines: HashMap<_, _> = engines.into_iter().map(|engine| (engine.kind(), engine)).collect();
         let around = Arc::new(Surroundings {
-            barrier: Arc::new(Barrier::new(store)),
+            barrier: Arc::new(Barrier::with_seal(store, seal)),
             store_is_exclusive,
             clock,
             events: Events::new(&config.node_name),
@@ -141,6 +148,19 @@ impl Vault {
             Some(open) => Ok(sweep::sweep(&open).await?),
             None => Ok(()),
         }
+    }
+
+    /// Brings rows under the newest keys, until none is left under older ones: what the background does by itself.
+    pub async fn rewrap(&self) -> Result<(), VaultError> {
+        match self.door.open() {
+            Some(open) => Ok(background::rewrap(&open).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens a vault whose seal needs nobody: what the background does by itself.
+    pub async fn open_alone(&self) -> Result<(), VaultError> {
+        Ok(self.door.open_alone().await?)
     }
 
     /// Publishes and trims the change log once, now: what the background does by itself.

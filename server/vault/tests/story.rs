@@ -33,13 +33,19 @@ async fn a_sealed_vault_serves_nothing() {
 async fn unsealing_takes_as_many_shares_as_were_agreed() {
     use coffer_core::secret::SecretString;
     let bed = Bed::new().await;
-    let again = bed.status(StatusRequest::Init { secret_shares: 1, secret_threshold: 1 }).await.expect(400);
+    let again = bed
+        .status(StatusRequest::Init { secret_shares: 1, secret_threshold: 1, pgp: false })
+        .await
+        .expect(400);
     assert_eq!(again.body["errors"][0], "Vault is already initialized");
 
     let fresh = bed::Bed::blank();
     assert_eq!(fresh.status(StatusRequest::InitStatus).await.body["initialized"], false);
     fresh.status(StatusRequest::Health(HealthParams::default())).await.expect(501);
-    let made = fresh.status(StatusRequest::Init { secret_shares: 3, secret_threshold: 2 }).await.expect(200);
+    let made = fresh
+        .status(StatusRequest::Init { secret_shares: 3, secret_threshold: 2, pgp: false })
+        .await
+        .expect(200);
     let root = made.text("/root_token");
     let unseal = |key: String| StatusRequest::Unseal { key: Some(SecretString::new(key)), reset: false };
     let first = fresh.status(unseal(made.text("/keys/0"))).await.expect(200);

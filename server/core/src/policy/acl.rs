@@ -285,7 +285,7 @@ impl<'a> Forms<'a> {
 }
 
 static SUDO_PATHS: LazyLock<Vec<PathPattern>> = LazyLock::new(|| {
-    const TEXTS: [&str; 22] = [
+    const TEXTS: [&str; 25] = [
         "sys/seal",
         "sys/step-down",
         "sys/auth/*",
@@ -296,6 +296,9 @@ static SUDO_PATHS: LazyLock<Vec<PathPattern>> = LazyLock::new(|| {
         "sys/raw/*",
         "sys/rotate",
         "sys/rotate/*",
+        "sys/rekey/*",
+        "sys/generate-root/*",
+        "sys/generate-root-token/*",
         "sys/config/cors",
         "sys/config/auditing/*",
         "sys/plugins/catalog/*",

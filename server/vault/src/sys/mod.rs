@@ -2,12 +2,14 @@
 
 mod audit;
 mod capabilities;
+pub(crate) mod keys;
 mod locked_users;
 mod policies;
 
 use serde_json::json;
 
-use crate::error::Fail;
+use crate::ceremony::{self, Dialect};
+use crate::error::{Fail, bad};
 use crate::mounts::{self, Class};
 use crate::outcome::Outcome;
 use crate::permit::Permitted;
@@ -57,6 +59,28 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         }
         "locked-users" => locked_users::handle(ctx, below),
         "seal" => seal(ctx),
+        "step-down" => {
+            // One node leads whatever it is told.
+            only(&ctx.request, &[Operation::Update])?;
+            Ok(Outcome::empty())
+        }
+        "ha-status" => ha_status(ctx),
+        "key-status" => keys::key_status(ctx).await,
+        "rekey" => ceremony::rekey(ctx, Dialect::Legacy, below).await,
+        "generate-root" => ceremony::generate_root(ctx, Dialect::Legacy, below).await,
+        "generate-root-token" => ceremony::generate_root(ctx, Dialect::Present, below).await,
+        "rotate" => match below {
+            "" | "keyring" => keys::rotate(ctx).await,
+            "config" | "keyring/config" => keys::config(ctx).await,
+            "status" => keys::status(ctx).await,
+            _ => match (below.strip_prefix("root/"), below.strip_prefix("recovery/")) {
+                (Some(rest), _) => ceremony::rekey(ctx, Dialect::Present, rest).await,
+                (None, Some("init" | "update" | "verify" | "backup")) => {
+                    Err(bad("recovery keys not supported"))
+                }
+                (None, _) => Err(Fail::NoRoute(ctx.request.path.clone())),
+            },
+        },
         "wrapping" => token::wrapping::handle(ctx, permitted, rest).await,
         "events" => {
             // The stream itself does not come through here; what does is the decision about it.
@@ -68,6 +92,17 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         }
         _ => Err(Fail::NoRoute(ctx.request.path.clone())),
     }
+}
+
+/// `sys/ha-status`: one node, this one.
+fn ha_status(ctx: &Ctx) -> Result<Outcome, Fail> {
+    only(&ctx.request, &[Operation::Read])?;
+    let config = &ctx.open.around.config;
+    let node = json!({
+        "hostname": config.node_name, "api_address": "", "cluster_address": "", "active_node": true,
+        "last_echo": null, "version": config.version,
+    });
+    Ok(Outcome::doubled([("nodes".to_owned(), json!([node]))].into_iter().collect()))
 }
 
 /// `sys/seal` is carried out by the door once this request is recorded; see [`crate::Vault::handle`].
