@@ -22,6 +22,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "log_format",
     "pid_file",
     "ca_file",
+    "unauthenticated_ceremonies",
 ];
 /// What may stand in a listener, besides [`LISTENER_WITHOUT_EFFECT`].
 pub(super) const LISTENER: &[&str] = &[

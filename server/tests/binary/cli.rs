@@ -164,6 +164,49 @@ fn the_audit_log_is_read_and_checked() {
 }
 
 #[test]
+fn a_person_changes_the_unseal_keys_rotates_and_makes_a_root_token() {
+    let (mut server, shell) = logged_in();
+    let key = server.said("Unseal Key: ");
+    let (_, why) = shell.fails(&["operator", "rekey"]);
+    assert!(why.contains("begin one with --init"), "{why}");
+    assert!(shell.fails(&["operator", "rekey", &key]).1.contains("invalid value"));
+    let begun = shell.ok(&["operator", "rekey", "--init", "-n", "3", "-t", "2", "--verify"]);
+    assert!(begun.contains("0/1") && begun.contains("Verification Required"), "{begun}");
+    let made = shell.ok_with(&["operator", "rekey"], &key);
+    let keys: Vec<&str> =
+        made.lines().filter_map(|l| l.strip_prefix("Unseal Key ")).map(|l| &l[3..]).collect();
+    assert!(keys.len() == 3 && made.contains("They do not count yet"), "{made}");
+    let half = shell.ok_with(&["operator", "rekey", "--verify"], keys[0]);
+    assert!(half.contains("1/2"), "{half}");
+    shell.ok_with(&["operator", "rekey", "--verify"], keys[2]);
+    let status = shell.json(&["operator", "rekey", "--status"]);
+    assert_eq!((&status["started"], &status["required"]), (&false.into(), &2.into()));
+
+    assert_eq!(shell.json(&["operator", "key-status"])["term"], 2);
+    assert!(shell.ok(&["operator", "rotate"]).contains("Key Term"));
+    assert_eq!(shell.json(&["operator", "rotate", "--status"])["term"], 3);
+    shell.ok(&["operator", "step-down"]);
+
+    let begun = shell.json(&["operator", "generate-root", "--init"]);
+    shell.ok(&["operator", "generate-root", "--cancel"]);
+    let again = shell.json(&["operator", "generate-root", "--init"]);
+    assert_ne!(begun["otp"], again["otp"]);
+    shell.ok_with(&["operator", "generate-root"], keys[0]);
+    let done: serde_json::Value =
+        serde_json::from_str(&shell.ok_with(&["--format", "json", "operator", "generate-root"], keys[1]))
+            .unwrap();
+    let encoded = done["encoded_token"].as_str().unwrap();
+    let token =
+        shell.ok_with(&["operator", "generate-root", "--decode", encoded], again["otp"].as_str().unwrap());
+    shell.ok_with(&["login"], token.trim());
+    shell.ok(&["operator", "seal"]);
+    shell.ok_with(&["operator", "unseal"], keys[0]);
+    assert_eq!(shell.run(&["status"]).status.code(), Some(2));
+    shell.ok_with(&["operator", "unseal"], keys[1]);
+    assert_eq!(shell.run(&["status"]).status.code(), Some(0));
+}
+
+#[test]
 fn sealing_shows_in_the_exit_code() {
     let (mut server, shell) = logged_in();
     assert!(shell.ok(&["status"]).contains("Sealed        false"));

@@ -1,5 +1,9 @@
 //! `operator` and `status`: the seal and what state it is in.
 
+mod keys;
+mod rekey;
+mod root;
+
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -8,9 +12,9 @@ use coffer_client::Call;
 use coffer_client::wire::{Disclose, InitRequest, InitResponse, SealStatus, UnsealRequest};
 use serde_json::json;
 
-use super::out::Out;
-use super::session::Session;
-use super::{Done, input};
+use crate::cli::out::Out;
+use crate::cli::session::Session;
+use crate::cli::{Done, input};
 
 /// Verbs of `operator`.
 #[derive(Debug, Subcommand)]
@@ -21,6 +25,16 @@ pub(crate) enum Command {
     Unseal(UnsealArgs),
     /// Seal the vault
     Seal,
+    /// New unseal keys, and by default a new master key
+    Rekey(rekey::RekeyArgs),
+    /// New keys for everything that is written from now on
+    Rotate(keys::RotateArgs),
+    /// Which keys are in use
+    KeyStatus,
+    /// A new root token, for enough unseal keys
+    GenerateRoot(root::RootArgs),
+    /// Give up leadership; without other servers nothing changes
+    StepDown,
 }
 
 /// Options of `operator init`.
@@ -53,6 +67,15 @@ pub(crate) async fn run(command: Command, session: &Session, out: &Out) -> Done 
         Command::Seal => {
             session.client()?.seal().await.context("sealing")?;
             out.success("Vault is sealed.")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Rekey(args) => rekey::run(args, session, out).await,
+        Command::Rotate(args) => keys::rotate(&args, session, out).await,
+        Command::KeyStatus => keys::key_status(session, out).await,
+        Command::GenerateRoot(args) => root::run(args, session, out).await,
+        Command::StepDown => {
+            session.client()?.write("sys/step-down", &json!({})).await.context("stepping down")?;
+            out.success("The server has stepped down, if there is another.")?;
             Ok(ExitCode::SUCCESS)
         }
     }
