@@ -86,8 +86,12 @@ async fn a_rekey_replaces_the_keys_and_rotates_what_is_below_them() {
     ] {
         assert!(error(&bed.root(Update, "sys/rekey/init", body).await.expect(400)).contains(why));
     }
-    let (keys, last) =
-        rekey(&bed, json!({"secret_shares": 5, "secret_threshold": 3}), &[bed.unseal_key.clone()]).await;
+    let (keys, last) = rekey(
+        &bed,
+        json!({"secret_shares": 5, "secret_threshold": 3}),
+        std::slice::from_ref(&bed.unseal_key),
+    )
+    .await;
     assert_eq!((keys.len(), &last.body["complete"], last.body.get("warnings")), (5, &json!(true), None));
     assert_eq!(bed.root(Read, "sys/rekey/init", NO_BODY).await.expect(200).body["required"], 3);
     assert_eq!(bed.root(Read, "sys/key-status", NO_BODY).await.expect(200).body["term"], 2);
@@ -154,7 +158,7 @@ async fn new_keys_that_must_be_shown_again_count_only_then() {
     assert_eq!(idle.body["data"], json!({"n": 0, "required": 1, "started": false, "t": 0}));
 
     let body = json!({"secret_shares": 3, "secret_threshold": 2, "require_verification": true});
-    let (keys, last) = rekey(&bed, body, &[bed.unseal_key.clone()]).await;
+    let (keys, last) = rekey(&bed, body, std::slice::from_ref(&bed.unseal_key)).await;
     let reset = bed.root(Delete, "sys/rekey/verify", NO_BODY).await.expect(200);
     assert_ne!(reset.text("/nonce"), last.text("/verification_nonce"));
     let nonce = reset.text("/nonce");
@@ -171,7 +175,7 @@ async fn new_keys_that_must_be_shown_again_count_only_then() {
 async fn new_keys_for_the_same_master_key_come_with_a_warning() {
     let bed = Bed::new().await;
     let body = json!({"secret_shares": 1, "secret_threshold": 1, "rotate_master": false});
-    let (keys, last) = rekey(&bed, body, &[bed.unseal_key.clone()]).await;
+    let (keys, last) = rekey(&bed, body, std::slice::from_ref(&bed.unseal_key)).await;
     assert!(last.text("/warnings/0").contains("the master key was not changed"));
     assert_eq!(bed.root(Read, "sys/key-status", NO_BODY).await.expect(200).body["term"], 1);
     bed.root(Update, "sys/seal", NO_BODY).await.expect(204);
