@@ -41,6 +41,7 @@ pub(crate) fn unfit_status(why: &Unfit) -> StatusCode {
         Unfit::Body(_)
         | Unfit::Code(_)
         | Unfit::CutOff
+        | Unfit::Form
         | Unfit::LongToken
         | Unfit::Path(_)
         | Unfit::Query
@@ -51,7 +52,7 @@ pub(crate) fn unfit_status(why: &Unfit) -> StatusCode {
         Unfit::Method => StatusCode::METHOD_NOT_ALLOWED,
         Unfit::Slow(_) => StatusCode::REQUEST_TIMEOUT,
         Unfit::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        Unfit::ContentType(_) | Unfit::PatchType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Unfit::PatchType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
     }
 }
 

@@ -13,6 +13,8 @@ use coffer_core::token::{MAX_TOKEN_BYTES, Token};
 use coffer_vault::Operation;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Uri};
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::json::BodyError;
 
@@ -38,8 +40,8 @@ pub(crate) enum Unfit {
     SlashWrite,
     #[error("unsupported method")]
     Method,
-    #[error("unsupported content type: expected {0}")]
-    ContentType(&'static str),
+    #[error("failed to parse form input")]
+    Form,
     #[error("PATCH requires Content-Type of {MERGE_PATCH}, provided {0}")]
     PatchType(String),
     #[error("the query is malformed or longer than {QUERY_BYTES_MAX} bytes")]
@@ -138,23 +140,46 @@ fn operation(method: &Method, query: &BTreeMap<String, String>) -> Result<Operat
     }
 }
 
+/// A merge patch must be called one. Everything else is read as what it looks like, as in Vault: Go's clients send no
+/// type, and curl calls everything a form.
 fn content_type(operation: Operation, headers: &HeaderMap) -> Result<(), Unfit> {
-    let given = match headers.get(CONTENT_TYPE) {
-        None => None,
-        Some(value) => Some(value.to_str().map_err(|_| Unfit::ContentType("application/json"))?),
-    };
-    let given = given.map(|text| text.split(';').next().unwrap_or(text).trim().to_ascii_lowercase());
-    match operation {
-        Operation::Patch if given.as_deref() != Some(MERGE_PATCH) => {
-            Err(Unfit::PatchType(given.unwrap_or_default().chars().take(TYPE_CHARS_MAX).collect()))
-        }
-        Operation::Update => match given.as_deref() {
-            // Go's clients send none, and curl calls everything a form unless told otherwise.
-            None | Some("" | "application/json" | "application/x-www-form-urlencoded") => Ok(()),
-            Some(_) => Err(Unfit::ContentType("application/json")),
-        },
-        _ => Ok(()),
+    if operation != Operation::Patch {
+        return Ok(());
     }
+    match given_type(headers) {
+        Some(given) if given == MERGE_PATCH => Ok(()),
+        given => Err(Unfit::PatchType(given.unwrap_or_default().chars().take(TYPE_CHARS_MAX).collect())),
+    }
+}
+
+fn given_type(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    Some(text.split(';').next().unwrap_or(text).trim().to_ascii_lowercase())
+}
+
+/// Whether a body may be a form: it says so, and it is no JSON object.
+pub(crate) fn is_form(headers: &HeaderMap, body: &[u8]) -> bool {
+    let said = given_type(headers).is_some_and(|given| given == "application/x-www-form-urlencoded");
+    said && !body.trim_ascii_start().starts_with(b"{")
+}
+
+/// A form's fields; one that occurs several times is a list.
+pub(crate) fn form(body: &[u8]) -> Result<Map<String, Value>, Unfit> {
+    let uri = Zeroizing::new([b"/?", body.trim_ascii()].concat());
+    let uri = Uri::try_from(uri.as_slice()).map_err(|_| Unfit::Form)?;
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri).map_err(|_| Unfit::Form)?;
+    let mut fields = Map::new();
+    for (key, value) in pairs {
+        match fields.get_mut(&key) {
+            None => drop(fields.insert(key, value.into())),
+            Some(Value::Array(values)) => values.push(value.into()),
+            Some(first) => {
+                let list = Value::Array(vec![first.take(), value.into()]);
+                *first = list;
+            }
+        }
+    }
+    Ok(fields)
 }
 
 /// `X-Vault-Token`, else `Authorization: Bearer`. What cannot be a token is refused as an unknown one is.
@@ -239,16 +264,31 @@ mod tests {
 
     #[test]
     fn writes_take_json_under_the_names_clients_give_it() {
-        for good in
-            ["application/json", "Application/JSON;charset=utf-8", "application/x-www-form-urlencoded"]
-        {
+        for good in [
+            "application/json",
+            "Application/JSON;charset=utf-8",
+            "application/x-www-form-urlencoded",
+            "text/plain",
+        ] {
             assert!(parse("POST", "/v1/a/b", &[("content-type", good)]).is_ok(), "{good}");
         }
-        for bad in
-            ["text/plain", "multipart/form-data; boundary=x", "application/merge-patch+json", "text/xml"]
-        {
-            assert!(parse("POST", "/v1/a/b", &[("content-type", bad)]).is_err(), "{bad}");
-        }
+    }
+
+    #[test]
+    fn forms_are_read_when_they_say_so() {
+        let typed = |kind: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+            headers
+        };
+        let form_type = typed("application/x-www-form-urlencoded; charset=utf-8");
+        assert!(is_form(&form_type, b"a=b"));
+        assert!(!is_form(&form_type, b" {\"a\": 1}"), "what curl sends");
+        assert!(!is_form(&typed("text/plain"), b"a=b"));
+        let fields = form(b"a=b%20c&d=1&d=2&d=3&e=").unwrap();
+        assert_eq!(Value::Object(fields), serde_json::json!({"a": "b c", "d": ["1", "2", "3"], "e": ""}));
+        assert_eq!(form(b"a=b c").unwrap_err(), Unfit::Form);
+        assert_eq!(form(b"a=%ff").unwrap_err(), Unfit::Form);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::Response;
 use coffer_vault::{Refusal, Request, StatusRequest};
+use http::HeaderMap;
 use http::request::Parts;
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Map, Value};
@@ -34,8 +35,11 @@ async fn route(api: &Api, id: &str, parts: &mut Parts, body: Body) -> Result<Res
         ("GET", "sys/leader") => StatusRequest::Leader,
         ("GET", "sys/ca") => StatusRequest::Ca,
         ("GET", "sys/init") => StatusRequest::InitStatus,
-        ("PUT" | "POST", "sys/init") => status::init(&read(api, body).await?),
-        ("PUT" | "POST", "sys/unseal") => status::unseal(read(api, body).await?),
+        ("PUT" | "POST", "sys/init") => status::init(&read(api, &parts.headers, body).await?),
+        ("PUT" | "POST", "sys/unseal") => status::unseal(read(api, &parts.headers, body).await?),
+        (_, "sys/health" | "sys/seal-status" | "sys/leader" | "sys/ca" | "sys/init" | "sys/unseal") => {
+            return Err(Unfit::Method);
+        }
         (method, place) => {
             let pattern = place.strip_prefix("sys/events/subscribe/").filter(|_| method == "GET");
             let pattern = pattern.map(|pattern| pattern.trim_end_matches('/').to_owned());
@@ -62,7 +66,7 @@ async fn entry(State(api): State<Api>, request: HttpRequest) -> Response {
 /// What is on the catch-all path: the vault's own routes.
 async fn logical(api: &Api, id: &str, parts: &Parts, head: Head, body: Body) -> Result<Response, Unfit> {
     let body = if head.operation.writes() && parts.method != http::Method::DELETE {
-        read(api, body).await?
+        read(api, &parts.headers, body).await?
     } else {
         Map::new()
     };
@@ -85,7 +89,7 @@ pub(crate) fn request(api: &Api, id: &str, parts: &Parts, head: Head, body: Map<
 }
 
 /// Reads a body within its limits of size and time. Its bytes are scrubbed when they have been parsed.
-async fn read(api: &Api, body: Body) -> Result<Map<String, Value>, Unfit> {
+async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Unfit> {
     let max = api.limits.body_bytes_max;
     let mut body = Limited::new(body, max);
     // Starts large enough for most: growing leaves copies behind.
@@ -104,7 +108,7 @@ async fn read(api: &Api, body: Body) -> Result<Map<String, Value>, Unfit> {
     };
     let limit = api.limits.body_time;
     timeout(limit, reading).await.map_err(|_| Unfit::Slow(limit.as_secs()))??;
-    Ok(json::object(&bytes)?)
+    if parse::is_form(headers, &bytes) { parse::form(&bytes) } else { Ok(json::object(&bytes)?) }
 }
 
 const METHOD_CHARS_MAX: usize = 16;

@@ -212,7 +212,7 @@ async fn rubbish_gets_a_clear_refusal_that_is_recorded() {
         ("POST", "/v1/secret/data/a", "application/json", "{\"hunter2", 400),
         ("POST", "/v1/secret/data/a", "application/json", "[\"hunter2\"]", 400),
         ("POST", "/v1/secret/data/a", "application/json", deep.as_str(), 400),
-        ("POST", "/v1/secret/data/a", "text/plain", "hunter2", 415),
+        ("POST", "/v1/secret/data/a", "text/plain", "hunter2", 400),
         ("PATCH", "/v1/secret/data/a", "application/json", "{}", 415),
         ("PUT", "/v1/sys/unseal", "application/json", "hunter2", 400),
     ] {

@@ -33,6 +33,12 @@ impl Bed {
         bed
     }
 
+    /// Writes more at the end of the configuration.
+    pub(crate) fn add(&self, more: &str) {
+        let text = std::fs::read_to_string(self.path("coffer.hcl")).unwrap();
+        std::fs::write(self.path("coffer.hcl"), text + more).unwrap();
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

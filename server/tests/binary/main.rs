@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
+mod bao;
 mod bed;
 mod cli;
 mod common;
 mod config;
 mod connection;
+#[path = "../peer/openbao.rs"]
+mod openbao;
 mod server;

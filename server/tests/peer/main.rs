@@ -7,6 +7,7 @@
 
 mod compare;
 mod http;
+mod openbao;
 mod servers;
 mod story;
 mod table;

@@ -2,11 +2,11 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::http::{Sent, exchange};
+use crate::openbao::bao;
 
 /// The root token both are given.
 pub(crate) const ROOT: &str = "peer-root";
@@ -41,24 +41,6 @@ impl Drop for Running {
         let _ended_already = self.child.kill();
         let _reaped_already = self.child.wait();
     }
-}
-
-/// Where `e2e/install-bao` puts it.
-pub(crate) fn bao() -> PathBuf {
-    if let Some(path) = std::env::var_os("COFFER_BAO") {
-        return path.into();
-    }
-    let cache = std::env::var_os("COFFER_CACHE").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/coffer"),
-        PathBuf::from,
-    );
-    let path = cache.join("bao/bin/bao");
-    assert!(
-        path.exists(),
-        "no OpenBao at {}: install it with e2e/install-bao (make test does), or name it in COFFER_BAO",
-        path.display()
-    );
-    path
 }
 
 impl Running {
@@ -147,8 +129,15 @@ fn configuration(kind: Kind, address: SocketAddr, home: &std::path::Path) -> Str
     let (listener, more) = match kind {
         // Its audit log is always on, and must be somewhere.
         Kind::Coffer => {
-            let log = home.join("audit.log");
-            ("", format!("audit \"file\" {{ file_path = \"{}\" }}\n", log.display()))
+            let log = home.join("built-in/audit.log");
+            (
+                "",
+                format!(
+                    "audit \"file\" {{ file_path = \"{}\" }}\naudit_directories = [\"{}\"]\n",
+                    log.display(),
+                    home.display()
+                ),
+            )
         }
         // Vault's names for what changes the keys, and audit devices by API, are off there unless asked for.
         Kind::Bao => (

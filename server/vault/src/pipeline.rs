@@ -118,7 +118,9 @@ pub(crate) async fn refused(around: &Surroundings, refusal: Refusal) -> Audited<
         error: Some(refusal.message.clone()),
         ..AuditRecord::new(around.clock.now(), RecordType::Completion, refusal.id, refusal.method, path)
     };
-    let reply = Reply::errors(refusal.status, &[&refusal.message]);
+    // As in Vault, an unknown method is told by the status alone.
+    let words: &[&str] = if refusal.status == 405 { &[] } else { &[&refusal.message] };
+    let reply = Reply::errors(refusal.status, words);
     around.audit.conclude(&record, reply).await.reply
 }
 
