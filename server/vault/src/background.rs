@@ -41,6 +41,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
             to_open = door.open().is_none();
             report("opening without shares", opened);
         }
+        tell_counted(&around).await;
         let Some(open) = door.open() else { continue };
         report("anchor", anchor::anchor(&open).await);
         if count.is_multiple_of(TRIM_EVERY) {
@@ -52,10 +53,18 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
     }
     // None may be dropped half way: the one is at a target, the others at the store.
     let _ = tokio::join!(sweeper, publisher, rewrapper);
+    // Neither may be dropped half way: the one is at a target, the other at the store.
+    let _ = tokio::join!(sweeper, publisher);
+    tell_counted(&around).await;
     if let Some(open) = door.open() {
         report("last anchor", anchor::anchor(&open).await);
     }
     flush(&around).await;
+}
+
+/// Refusals that were not recorded one by one. What cannot be written now is told the next time.
+async fn tell_counted(around: &Surroundings) {
+    let _next_time = around.audit.tell_counted(around.clock.now()).await.is_err();
 }
 
 fn report(what: &str, result: Result<(), Fail>) {

@@ -41,6 +41,7 @@ impl Ctx {
         if self.intent {
             return Ok(());
         }
+        device::before(&self.open, &self.request, &mut self.told, None).await?;
         let intent = AuditRecord {
             kind: RecordType::Intent,
             lease_id: lease_id.map(str::to_owned),
@@ -96,7 +97,7 @@ pub(crate) fn lost_record(request: &Request) -> AuditRecord {
 pub(crate) async fn run(around: Arc<Surroundings>, door: Option<Arc<Open>>, request: Request) -> Ended {
     let record = blank(&request);
     let Some(open) = door else {
-        return Ended { reply: refuse(&around, record, &Fail::Sealed, request.received).await, seal: false };
+        return Ended { reply: refuse(&around, record, &Fail::Sealed, &request).await, seal: false };
     };
     let now = open.now();
     around.metrics.request(request.operation);
@@ -121,7 +122,7 @@ pub(crate) async fn refused(around: &Surroundings, refusal: Refusal) -> Audited<
     // As in Vault, an unknown method is told by the status alone.
     let words: &[&str] = if refusal.status == 405 { &[] } else { &[&refusal.message] };
     let reply = Reply::errors(refusal.status, words);
-    around.audit.conclude(&record, reply).await.reply
+    around.audit.conclude_refusal(refusal.client_ip, &record, reply).await.reply
 }
 
 fn blank(request: &Request) -> AuditRecord {
@@ -141,15 +142,15 @@ async fn refuse(
     around: &Surroundings,
     mut record: AuditRecord,
     fail: &Fail,
-    received: Timestamp,
+    request: &Request,
 ) -> Audited<Reply> {
     let reply = fail.reply();
     record.kind = RecordType::Completion;
     record.status = Some(reply.status);
     record.error = Some(fail.to_string());
     record.time = around.clock.now();
-    record.response_time_us = Some(micros(record.time, received));
-    around.audit.conclude(&record, reply).await.reply
+    record.response_time_us = Some(micros(record.time, request.received));
+    around.audit.conclude_refusal(request.client_ip, &record, reply).await.reply
 }
 
 /// Everything between arrival and record.
@@ -158,14 +159,22 @@ async fn serve(ctx: &mut Ctx) -> Result<Outcome, Fail> {
     let target = dispatch::route(&ctx.open, &ctx.request);
     let permitted = permit(ctx, target.as_ref().ok()).await;
     ctx.told.allowed = permitted.is_ok();
-    device::before(&ctx.open, &ctx.request, &ctx.told, permitted.as_ref().err()).await?;
+    if ctx.told.caller.is_some() {
+        let refused = permitted.as_ref().err().map(Fail::to_string);
+        device::before(&ctx.open, &ctx.request, &mut ctx.told, refused.as_deref()).await?;
+    }
     let (permitted, target) = (permitted?, target?);
-    if ctx.request.operation.writes() && !target.only_asks(&ctx.request) {
+    let login = target.is_login(&ctx.request);
+    // A login has its intent once it is believed: one that is not has no effect, and everybody may try.
+    if ctx.request.operation.writes() && !login && !target.only_asks(&ctx.request) {
         // The last moment to see what was cut off since.
         generation = unchanged(ctx, &permitted, generation).await?;
         ctx.intend(None).await?;
     }
     let outcome = dispatch::handle(ctx, &permitted, target).await?;
+    if login {
+        ctx.intend(None).await?;
+    }
     let outcome = wrapped(ctx, &permitted, outcome).await?;
     if !ctx.intent {
         unchanged(ctx, &permitted, generation).await?;
@@ -269,7 +278,7 @@ pub(crate) fn describe(record: &mut AuditRecord, entry: &TokenEntry) {
 
 /// Writes the last record, then lets the reply and the events go.
 async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
-    let Ctx { open, request, mut record, intent, used_up, told, .. } = ctx;
+    let Ctx { open, request, mut record, intent, used_up, mut told, .. } = ctx;
     record.time = open.now();
     record.response_time_us = Some(micros(record.time, request.received));
     let mut seal = false;
@@ -296,10 +305,15 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
         }
     };
     let audit = &open.around.audit;
-    let concluded = match device::after(&open, &request, &told, record.error.as_deref(), &reply).await {
-        Err(_) => audit.conclude_untold(record).await,
-        Ok(()) if intent => audit.conclude_announced(&record, reply).await,
-        Ok(()) => audit.conclude(&record, reply).await,
+    let nobody = record.error.is_some() && !intent && told.caller.is_none();
+    let concluded = if nobody && !audit.admits(request.client_ip, record.time) {
+        audit.conclude_counted(reply)
+    } else {
+        match device::after(&open, &request, &mut told, record.error.as_deref(), &reply).await {
+            Err(_) => audit.conclude_untold(record).await,
+            Ok(()) if intent => audit.conclude_announced(&record, reply).await,
+            Ok(()) => audit.conclude(&record, reply).await,
+        }
     };
     if concluded.recorded {
         open.around.events.publish(events, open.now());

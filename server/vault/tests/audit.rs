@@ -229,3 +229,30 @@ async fn a_device_that_fails_holds_up_nobody_unless_it_is_required() {
     // What was refused had no effect.
     assert_eq!(stored.body["data"]["data"]["k"], "false");
 }
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_counted_and_what_has_an_effect_is_recorded() {
+    let bed = Bed::with_pods().await;
+    bed.vault.anchor().await.unwrap();
+    let before = bed.audit_records().len();
+    for n in 0..150 {
+        bed.get("secret/data/a", "s.nobody").await.expect(403);
+        let body = json!({"role": "shop.orders", "jwt": format!("no{n}")});
+        bed.send(Operation::Update, "auth/kubernetes/prod/login", None, body).await.expect(403);
+    }
+    let written = bed.audit_records().len() - before;
+    assert_eq!(written, 100);
+    // The same client, and still recorded: a login that succeeds, a write, and what a valid token may not do.
+    let token = bed.login("pod-1").await;
+    bed.root(Operation::Update, "secret/data/a", json!({"data": {"k": "v"}})).await.expect(200);
+    bed.get("secret/data/a", &token).await.expect(403);
+    let kept: Vec<_> = bed.audit_records().into_iter().skip(before + written).collect();
+    let told: Vec<_> = kept.iter().map(|r| (r.kind, r.status)).collect();
+    use coffer_core::audit::RecordType::{Completion, Intent};
+    let write = [(Intent, None), (Completion, Some(200))];
+    assert_eq!(told, [write[0], write[1], write[0], write[1], (Completion, Some(403))]);
+    bed.vault.anchor().await.unwrap();
+    let last = bed.audit_records().pop().unwrap();
+    assert_eq!((last.operation.as_str(), last.metadata["suppressed"].as_str()), ("suppress", "200"));
+    assert_eq!(last.metadata["from 10.0.0.7"], "200");
+}

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::disk::{Disk, LogFile, SystemDisk};
 use super::file;
+use super::flood::Flood;
 use super::meters::AuditMeters;
 use super::pen::{Draft, NotWritten, Pen, RETRY};
 use super::settings::{AuditSettings, Durability};
@@ -36,6 +37,7 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The audit log of this server.
 pub(crate) struct AuditLog {
+    pub(super) flood: Flood,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -115,7 +117,7 @@ impl AuditLog {
             Arc::new(Shared { dir: dir.to_owned(), settings, meters, queue, wake: Condvar::new(), end });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("audit".into()).spawn(move || theirs.stand_by())?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { flood: Flood::default(), shared, thread: Some(thread) })
     }
 
     /// Appends a record. On `Ok` it is as durable as the settings say.
@@ -156,6 +158,10 @@ impl AuditLog {
     /// The head, to be anchored where an editor of the file cannot reach.
     pub(crate) fn head(&self) -> Chain {
         self.shared.end().chain
+    }
+
+    pub(super) fn meters(&self) -> &AuditMeters {
+        &self.shared.meters
     }
 
     /// Where the files are.

@@ -34,6 +34,7 @@ pub(crate) struct AuditMeters {
     pub(super) failures: IntCounter,
     pub(super) sync_failures: IntCounter,
     pub(super) waiting: IntGauge,
+    pub(super) suppressed: IntCounter,
     pub(super) device_dropped: IntCounter,
     pub(super) device_failing: IntGauge,
     alarms: IntGaugeVec,
@@ -64,6 +65,10 @@ impl AuditMeters {
             failures: counter("coffer_audit_failures_total", "Audit records that could not be taken")?,
             sync_failures: counter("coffer_audit_sync_failures_total", "Failed syncs of the audit log")?,
             waiting: gauge("coffer_audit_waiting_bytes", "Bytes of audit records that wait in memory")?,
+            suppressed: counter(
+                "coffer_audit_suppressed_total",
+                "Refused requests that were counted in the audit log instead of recorded one by one",
+            )?,
             device_dropped: counter(
                 "coffer_audit_device_dropped_total",
                 "Lines that further audit devices could not take",

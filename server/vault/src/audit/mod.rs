@@ -6,6 +6,7 @@ pub(crate) mod anchor;
 pub(crate) mod device;
 mod disk;
 mod file;
+mod flood;
 mod log;
 mod meters;
 mod pen;
@@ -20,7 +21,10 @@ pub(crate) use pen::NotWritten;
 pub use settings::{AuditSettings, Durability, OnFailure};
 pub(crate) use tail::Filter;
 
+use std::net::IpAddr;
+
 use coffer_core::audit::AuditRecord;
+use coffer_core::time::Timestamp;
 
 use crate::error::Fail;
 use crate::request::Reply;
@@ -64,6 +68,37 @@ impl AuditLog {
         let record = AuditRecord { status: Some(reply.status), error, ..record };
         let concluded = concluded(self.complete(&record).await, reply);
         Concluded { recorded: false, ..concluded }
+    }
+
+    /// Releases the refusal of a request that is counted instead of recorded.
+    pub(crate) fn conclude_counted(&self, reply: Reply) -> Concluded {
+        self.meters().suppressed.inc();
+        Concluded { reply: Audited(reply), recorded: true }
+    }
+
+    /// Releases the refusal of somebody who showed no valid token: recorded, or counted if there are many.
+    pub(crate) async fn conclude_refusal(
+        &self,
+        client: IpAddr,
+        record: &AuditRecord,
+        reply: Reply,
+    ) -> Concluded {
+        if self.admits(client, record.time) {
+            self.conclude(record, reply).await
+        } else {
+            self.conclude_counted(reply)
+        }
+    }
+
+    /// Whether the refusal of somebody who showed no valid token is to be recorded by itself. If not, it is counted.
+    pub(crate) fn admits(&self, client: IpAddr, now: Timestamp) -> bool {
+        self.flood.admits(client, now)
+    }
+
+    /// Records what was counted since the last time.
+    pub(crate) async fn tell_counted(&self, now: Timestamp) -> Result<(), NotWritten> {
+        let Some(record) = self.flood.summary(now) else { return Ok(()) };
+        self.complete(&record).await.inspect_err(|_| self.flood.put_back(&record, now))
     }
 
     /// As [`AuditLog::conclude`], for a request whose intent is written.

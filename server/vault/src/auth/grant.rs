@@ -50,9 +50,10 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    /// Works out the token of a login. Nothing is stored yet.
-    pub(super) fn new(ctx: &Ctx, login: Login<'_>) -> Result<Self, Fail> {
+    /// Works out the token of a login that is believed, and announces it. Nothing is stored yet.
+    pub(super) async fn new(ctx: &mut Ctx, login: Login<'_>) -> Result<Self, Fail> {
         let Login { mount, params, name, metadata, pod, bound_cidrs, alias } = login;
+        ctx.intend(None).await?;
         let open = &ctx.open;
         let token = Token::generate(&mut rand::rng());
         let (default, most) = open.life(Some(mount), Duration::ZERO, Duration::ZERO);

@@ -15,33 +15,35 @@ use crate::token::LiveToken;
 pub(crate) struct Told {
     pub(crate) caller: Option<Arc<LiveToken>>,
     pub(crate) allowed: bool,
+    /// Whether the devices were told of it before the effect.
+    pub(crate) before: bool,
 }
 
-/// Before the effect: once it is decided whether the request is permitted.
+/// Before the effect: once it is decided whether the request is permitted. Once per request.
 pub(crate) async fn before(
     open: &Open,
     request: &Request,
-    told: &Told,
-    refused: Option<&Fail>,
+    told: &mut Told,
+    refused: Option<&str>,
 ) -> Result<(), Fail> {
-    if !open.devices.any() {
+    if std::mem::replace(&mut told.before, true) || !open.devices.any() {
         return Ok(());
     }
-    let error = refused.map(Fail::to_string);
-    tell(open, request, told, error.as_deref(), None).await
+    tell(open, request, told, refused, None).await
 }
 
 /// Before the reply goes out.
 pub(crate) async fn after(
     open: &Open,
     request: &Request,
-    told: &Told,
+    told: &mut Told,
     error: Option<&str>,
     reply: &Reply,
 ) -> Result<(), Fail> {
     if !open.devices.any() {
         return Ok(());
     }
+    before(open, request, told, error).await?;
     tell(open, request, told, error, Some(reply)).await
 }
 

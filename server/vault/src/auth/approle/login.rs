@@ -56,7 +56,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     let bound_cidrs =
         proof.as_ref().map(|secret| secret.token_cidrs.clone()).filter(|cidrs| !cidrs.is_empty());
     let login = Login { mount, params: &role.token, name: "", metadata, pod: None, bound_cidrs, alias: who };
-    let mut grant = Grant::new(ctx, login)?;
+    let mut grant = Grant::new(ctx, login).await?;
     let key = Role::key(mount, &name);
     grant.tie(ctx, mount, &key).await?;
     let made: Result<(), Fail> = transact!(open.barrier, |w| {

@@ -53,7 +53,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
         bound_cidrs: None,
         alias,
     };
-    let mut grant = Grant::new(ctx, login)?;
+    let mut grant = Grant::new(ctx, login).await?;
     let key = Role::key(mount, &role_name);
     grant.tie(ctx, mount, &key).await?;
     let made: Result<(), Fail> = transact!(open.barrier, |w| {

@@ -47,7 +47,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>, name: &str) -> Resu
     let alias = NewAlias { name: name.to_owned(), metadata: BTreeMap::new() };
     let metadata = BTreeMap::from([("username".to_owned(), name.to_owned())]);
     let login = Login { mount, params: &user.token, name, metadata, pod: None, bound_cidrs: None, alias };
-    let mut grant = Grant::new(ctx, login)?;
+    let mut grant = Grant::new(ctx, login).await?;
     let key = User::key(mount, name);
     grant.tie(ctx, mount, &key).await?;
     let made: Result<(), Fail> = transact!(open.barrier, |w| {
