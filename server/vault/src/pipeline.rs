@@ -165,8 +165,9 @@ async fn serve(ctx: &mut Ctx) -> Result<Outcome, Fail> {
     }
     let (permitted, target) = (permitted?, target?);
     let login = target.is_login(&ctx.request);
-    // A login has its intent once it is believed: one that is not has no effect, and everybody may try.
-    if ctx.request.operation.writes() && !login && !target.only_asks(&ctx.request) {
+    // What everybody may try has its intent once it is believed: until then it has no effect.
+    let on_trial = login || target.by_wrapping_token(&ctx.request);
+    if ctx.request.operation.writes() && !on_trial && !target.only_asks(&ctx.request) {
         // The last moment to see what was cut off since.
         generation = unchanged(ctx, &permitted, generation).await?;
         ctx.intend(None).await?;

@@ -126,6 +126,9 @@ async fn unwrap(ctx: &mut Ctx) -> Result<Outcome, Fail> {
     let hash = named(ctx)?;
     let open = std::sync::Arc::clone(&ctx.open);
     let now = ctx.now;
+    // Everybody may try, so only a token that is there gets an intent.
+    unused(&open, &open.barrier.reader().await?, &hash, now).await?;
+    ctx.intend(None).await?;
     let taken: Result<(TokenEntry, Map<String, Value>), Fail> =
         transact!(open.barrier, |w| take_in(&open, w, &hash, now).await?);
     let (entry, data) = taken?;

@@ -77,7 +77,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn of(reply: Reply) -> Self {
+    pub fn of(reply: Reply) -> Self {
         let status = reply.status;
         let body = match &reply.body {
             ReplyBody::Json(value) => value.clone(),
@@ -128,7 +128,12 @@ impl Bed {
 
     /// As [`Bed::new`], with a Kubernetes mount, a database and a role `shop.orders` that may read credentials.
     pub async fn with_pods() -> Self {
-        let bed = Self::new().await;
+        Self::new().await.and_pods().await
+    }
+
+    /// What [`Bed::with_pods`] has more than [`Bed::new`].
+    pub async fn and_pods(self) -> Self {
+        let bed = self;
         bed.root(Operation::Update, "sys/mounts/database", json!({"type": "database"})).await.expect(204);
         bed.root(Operation::Update, "sys/auth/kubernetes/prod", json!({"type": "kubernetes"}))
             .await
