@@ -53,8 +53,6 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
     }
     // None may be dropped half way: the one is at a target, the others at the store.
     let _ = tokio::join!(sweeper, publisher, rewrapper);
-    // Neither may be dropped half way: the one is at a target, the other at the store.
-    let _ = tokio::join!(sweeper, publisher);
     tell_counted(&around).await;
     if let Some(open) = door.open() {
         report("last anchor", anchor::anchor(&open).await);

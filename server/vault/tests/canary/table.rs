@@ -15,6 +15,8 @@ pub struct Row {
     pub keep: &'static [(&'static str, &'static str)],
     /// Whether it is known to fail, and is there for what the failure says.
     pub fails: bool,
+    /// Whether it may go either way: it depends on a ceremony's state.
+    pub either: bool,
     /// Never sent with a token that may do it: it would end the crawl.
     pub ends: bool,
 }
@@ -35,6 +37,11 @@ impl Row {
         self
     }
 
+    const fn either(mut self) -> Self {
+        self.either = true;
+        self
+    }
+
     const fn ends(mut self) -> Self {
         self.ends = true;
         self
@@ -42,7 +49,7 @@ impl Row {
 }
 
 const fn row(operation: Operation, path: &'static str, body: Value) -> Row {
-    Row { operation, path, body, anonymous: false, keep: &[], fails: false, ends: false }
+    Row { operation, path, body, anonymous: false, keep: &[], fails: false, either: false, ends: false }
 }
 
 const fn get(path: &'static str) -> Row {
@@ -63,7 +70,7 @@ const fn put(path: &'static str, body: Value) -> Row {
 
 /// All of them, in an order in which they work.
 pub fn rows() -> Vec<Row> {
-    [sys(), kv(), tokens(), approle(), userpass(), kubernetes(), leases(), delivery(), removal()]
+    [sys(), keys(), kv(), tokens(), approle(), userpass(), kubernetes(), leases(), delivery(), removal()]
         .into_iter()
         .flatten()
         .collect()
@@ -120,6 +127,36 @@ fn sys() -> Vec<Row> {
         put("sys/wrapping/wrap", json!({"k": "<value>"})).fails(),
         put("sys/seal", Value::Null).ends(),
     ]
+}
+
+/// Keys of the vault and the ceremonies about them.
+fn keys() -> Vec<Row> {
+    let share = || json!({"key": "<token>", "nonce": "<token>"});
+    let mut rows = vec![
+        get("sys/key-status"),
+        get("sys/ha-status"),
+        put("sys/step-down", json!({})),
+        get("sys/rotate/config"),
+        put("sys/rotate", json!({})),
+        get("sys/rotate/keyring/config"),
+        put("sys/rotate/keyring", json!({})),
+        put("sys/rotate/keyring/config", json!({"interval": "<setting>"})),
+        get("sys/rotate/status"),
+        get("sys/rotate/root/backup"),
+        get("sys/rekey/backup"),
+        del("sys/rekey/backup"),
+    ];
+    for (begin, go_on) in [
+        ("sys/rekey/init", "sys/rekey/update"),
+        ("sys/rotate/root/init", "sys/rotate/root/update"),
+        ("sys/generate-root/attempt", "sys/generate-root/update"),
+        ("sys/generate-root-token/attempt", "sys/generate-root-token/update"),
+    ] {
+        let counts = json!({"secret_shares": 1, "secret_threshold": 1, "pgp_keys": "<setting>"});
+        rows.extend([get(begin), put(begin, counts), put(begin, json!({})), put(go_on, share()), del(begin)]);
+    }
+    rows.push(put("sys/rekey/verify", share()));
+    rows.into_iter().map(Row::either).collect()
 }
 
 fn kv() -> Vec<Row> {
