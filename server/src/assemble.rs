@@ -59,6 +59,7 @@ fn vault_config(config: &Config) -> VaultConfig {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         storage_type: config.storage.name().to_owned(),
         audit: config.audit.clone(),
+        cache: config.cache,
         audit_devices: config.audit_devices.clone(),
         audit_directories: config.audit_directories.clone(),
         revoke_wait: defaults.revoke_wait,

@@ -37,6 +37,7 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
         log_format: LogFormat::Standard,
         pid_file: None,
         ca_file: None,
+        cache: coffer_vault::CacheSettings::default(),
         unauthenticated_ceremonies: false,
         warnings: Vec::new(),
     };

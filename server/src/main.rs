@@ -14,6 +14,10 @@ mod prompt;
 mod serve;
 mod tls;
 
+/// glibc's allocator takes a lock per arena and spends a good part of a small request in it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::run()
 }

@@ -26,6 +26,10 @@ use anyhow::{Context, Result};
 
 use crate::settings::Settings;
 
+/// The same as Coffer's, so that the ceiling is one for it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<ExitCode> {
     // An error would only say that it was done before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -17,11 +17,11 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// What the vault answered, once its audit record is written.
 pub(crate) fn audited(reply: Audited<Reply>) -> Response {
-    plain(&reply.into_inner())
+    plain(reply.into_inner())
 }
 
 /// A status reply: health, seal status and the few others that need no audit record.
-pub(crate) fn status(reply: &Reply) -> Response {
+pub(crate) fn status(reply: Reply) -> Response {
     plain(reply)
 }
 
@@ -64,9 +64,10 @@ pub(crate) fn stream(body: Body) -> Response {
     response
 }
 
-fn plain(reply: &Reply) -> Response {
+fn plain(mut reply: Reply) -> Response {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    match &reply.body {
+    match &mut reply.body {
+        ReplyBody::Encoded(encoded) => build(status, Some(JSON), Bytes::from_owner(encoded.take())),
         // As in Vault, also where there is nothing of that type.
         ReplyBody::Empty => build(status, Some(JSON), Bytes::new()),
         ReplyBody::Json(value) => {

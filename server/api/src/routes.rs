@@ -13,7 +13,6 @@ use http::request::Parts;
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::parse::{self, Head, Unfit};
@@ -51,11 +50,11 @@ async fn route(api: &Api, id: &str, parts: &mut Parts, body: Body) -> Result<Res
         }
     };
     let reply = api.vault.status(id, Peer::ip(&parts.extensions), status).await;
-    Ok(answer::status(&reply))
+    Ok(answer::status(reply))
 }
 
 async fn entry(State(api): State<Api>, request: HttpRequest) -> Response {
-    let id = Uuid::new_v4().to_string();
+    let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
     let (mut parts, body) = request.into_parts();
     match route(&api, &id, &mut parts, body).await {
         Ok(response) => response,

@@ -25,6 +25,14 @@ impl SecretBytes {
         Self(Box::from(bytes))
     }
 
+    /// Copies `parts`, one behind the other, without a copy on the way.
+    pub fn concat(parts: &[&[u8]]) -> Self {
+        // Exactly as large as needed, so that nothing is moved.
+        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        Self(bytes.into_boxed_slice())
+    }
+
     /// The bytes. Do not keep them longer than needed.
     pub fn expose(&self) -> &[u8] {
         &self.0

@@ -59,10 +59,31 @@ pub struct EngineRequest<'a> {
     pub sees: &'a Sees<'a>,
 }
 
+/// Data that is JSON already, byte for byte as the reply will carry it.
+pub struct Encoded {
+    /// One JSON object.
+    pub json: SecretBytes,
+    /// From when on the answer is another one though nobody writes anything.
+    pub until: Option<Timestamp>,
+}
+
+/// What can be told of the reads whose answers a write may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touches<'p> {
+    /// None that is kept.
+    Nothing,
+    /// Those kept under this name.
+    One(&'p str),
+    /// Any of the mount.
+    All,
+}
+
 /// What an engine answers.
 pub enum EngineReply {
     /// `200` with data.
     Data(Map<String, Value>),
+    /// `200` with data that needs no more encoding.
+    Encoded(Encoded),
     /// `200` with data that its writer gave a life: in seconds, or the mount's default.
     Lasting {
         /// The data.
@@ -91,6 +112,7 @@ impl fmt::Debug for EngineReply {
         // Data may be a secret.
         f.write_str(match self {
             Self::Data(_) => "Data([redacted])",
+            Self::Encoded(_) => "Encoded([redacted])",
             Self::Lasting { .. } => "Lasting([redacted])",
             Self::Empty => "Empty",
             Self::Missing => "Missing",
@@ -141,6 +163,18 @@ pub trait Engine: Send + Sync {
 
     /// `Read`, `List` and `Scan`. Changes nothing anywhere.
     async fn read(&self, view: &ReadView<'_>, req: &EngineRequest<'_>) -> Result<EngineReply, EngineError>;
+
+    /// The name and number under which the answer to a read may be kept in memory and given again, until a write
+    /// touches the name ([`Engine::touches`]). Only for answers that are [`EngineReply::Encoded`], and that depend on
+    /// nothing but the mount's rows.
+    fn kept_as<'p>(&self, _req: &EngineRequest<'p>) -> Option<(&'p str, u64)> {
+        None
+    }
+
+    /// Which kept answers a write to `path` may change.
+    fn touches<'p>(&self, _path: &'p str) -> Touches<'p> {
+        Touches::All
+    }
 
     /// `Write`, `Patch` and `Delete`, in one transaction that the caller commits. May be run again from its
     /// start after a conflict, so it touches nothing outside the view.

@@ -12,7 +12,7 @@ pub mod kv;
 mod view;
 
 pub use database::DatabaseEngine;
-pub use engine::{Effect, Engine, EngineReply, EngineRequest, Issue, Op, Sees};
+pub use engine::{Effect, Encoded, Engine, EngineReply, EngineRequest, Issue, Op, Sees, Touches};
 pub use error::EngineError;
 pub use kv::{KvEngine, PlainKvEngine};
 pub use view::{ReadView, WriteView};

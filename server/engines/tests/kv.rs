@@ -203,7 +203,8 @@ async fn versions_delete_themselves() {
     let written = put(&kv, "x", json!({ "a": 1 })).await;
     assert_eq!(written["deletion_time"], "2026-11-24T12:30:00Z");
     kv.now = kv.now.plus(Duration::from_secs(1799));
-    assert!(matches!(kv.read("data/x").await.unwrap(), EngineReply::Data(_)));
+    let EngineReply::Encoded(kept) = kv.read("data/x").await.unwrap() else { panic!("no data") };
+    assert_eq!(kept.until, Some(kv.now.plus(Duration::from_secs(1))));
     kv.now = kv.now.plus(Duration::from_secs(1));
     assert!(matches!(kv.read("data/x").await.unwrap(), EngineReply::NotFoundWith(_)));
     let config = data(kv.read("config").await.unwrap());

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coffer_vault::{AuditSettings, DeclaredDevice};
+use coffer_vault::{AuditSettings, CacheSettings, DeclaredDevice};
 
 /// Why a configuration was refused, in words for whoever wrote it.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,7 @@ pub(crate) struct Config {
     pub(crate) ca_file: Option<PathBuf>,
     /// Rekey and new root tokens by shares alone, for clients that send no token. Cancelling always takes one.
     pub(crate) unauthenticated_ceremonies: bool,
+    pub(crate) cache: CacheSettings,
     /// What was understood but changes nothing, or not understood at all.
     pub(crate) warnings: Vec<String>,
 }

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use coffer_core::hcl::{self, Block, Body, Entry, HclError, Position};
+use coffer_vault::CacheSettings;
 
 use super::{CONNECTIONS_MAX, Config, ConfigError, Listener, LogFormat, Storage, TlsFiles};
 
@@ -21,6 +22,8 @@ pub(super) const GLOBAL: &[&str] = &[
     "log_level",
     "log_format",
     "pid_file",
+    "cache_bytes",
+    "cache_ttl",
     "ca_file",
     "unauthenticated_ceremonies",
 ];
@@ -44,6 +47,7 @@ pub(super) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("disable_mlock", "memory is not locked by this release"),
     ("ui", "there is no web interface"),
     ("cluster_addr", "servers do not talk to one another"),
+    ("cache_size", "caches are sized in bytes, by \"cache_bytes\""),
     ("disable_cache", "caches are always coherent with revocation"),
     ("disable_clustering", "servers do not talk to one another"),
     ("plugin_directory", "engines are built in"),
@@ -125,6 +129,7 @@ pub(super) fn config(sources: &[(String, String)]) -> Result<Config, ConfigError
         ca_file: found.ca_file,
         unauthenticated_ceremonies: found.unauthenticated_ceremonies,
         warnings,
+        cache: found.cache,
     })
 }
 
@@ -154,6 +159,7 @@ struct Found {
     pid_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
     unauthenticated_ceremonies: bool,
+    cache: CacheSettings,
 }
 
 impl Reader<'_> {
@@ -189,6 +195,8 @@ impl Reader<'_> {
                 "log_level" => found.log_level = Some(log_level(entry)?),
                 "log_format" => found.log_format = Some(log_format(entry)?),
                 "pid_file" => found.pid_file = Some(path(entry)?),
+                "cache_bytes" => found.cache.bytes = cache_bytes(entry)?,
+                "cache_ttl" => found.cache.ttl = cache_ttl(entry)?,
                 "ca_file" => found.ca_file = Some(path(entry)?),
                 "unauthenticated_ceremonies" => found.unauthenticated_ceremonies = flag(entry)?,
                 // The blocks, read above.
@@ -332,6 +340,23 @@ pub(super) fn ttl(entry: &Entry) -> Read<std::time::Duration> {
     match entry.as_duration()? {
         ttl if ttl.is_zero() => Err(wrong(entry, "a duration longer than zero, such as \"1h\"")),
         ttl => Ok(ttl),
+    }
+}
+
+/// The longest time that anything may be kept.
+const CACHE_TTL_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+
+fn cache_ttl(entry: &Entry) -> Read<std::time::Duration> {
+    match entry.as_duration()? {
+        ttl if ttl > CACHE_TTL_MAX => Err(wrong(entry, "a duration up to \"60s\"; \"0s\" keeps nothing")),
+        ttl => Ok(ttl),
+    }
+}
+
+fn cache_bytes(entry: &Entry) -> Read<usize> {
+    match usize::try_from(entry.as_int()?) {
+        Ok(bytes) if bytes <= 1 << 40 => Ok(bytes),
+        _ => Err(wrong(entry, "a number of bytes; 0 keeps nothing")),
     }
 }
 

@@ -324,3 +324,18 @@ fn audit_stanzas_that_cannot_be_meant_are_refused() {
         assert!(said.contains(wanted), "{stanza}: {said}");
     }
 }
+
+#[test]
+fn caches_are_sized_in_bytes_and_can_be_turned_off() {
+    let with = |more: &str| {
+        Config::parse("c.hcl", &format!("{TLS}storage \"embedded\" {{ path = \"/d\" }}\n{more}"))
+            .map_err(|error| error.to_string())
+    };
+    let config = with("cache_bytes = 1000000\ncache_ttl = \"2s\"").unwrap();
+    assert_eq!((config.cache.bytes, config.cache.ttl.as_secs()), (1_000_000, 2));
+    assert!(with("cache_ttl = \"0s\"").unwrap().cache.ttl.is_zero());
+    for wrong in ["cache_ttl = \"1h\"", "cache_bytes = -1", "cache_bytes = \"much\""] {
+        assert!(with(wrong).unwrap_err().starts_with("c.hcl:"), "{wrong}");
+    }
+    assert!(with("cache_size = 100").unwrap().warnings[0].contains("cache_bytes"));
+}

@@ -11,6 +11,7 @@ use coffer_core::time::Timestamp;
 use coffer_engines::Engine;
 
 use crate::audit::{AuditSettings, DeclaredDevice};
+use crate::cache::CacheSettings;
 
 /// A source of the present time.
 pub trait Clock: Send + Sync + 'static {
@@ -57,6 +58,8 @@ pub struct VaultConfig {
     pub audit_devices: Vec<DeclaredDevice>,
     /// Where the files of audit devices that are enabled by API may be. None: nowhere.
     pub audit_directories: Vec<PathBuf>,
+    /// What is kept in memory.
+    pub cache: CacheSettings,
     /// How long a revocation waits for the credentials of what it cut off to be gone before it answers.
     pub revoke_wait: Duration,
     /// Rekey and new root tokens by shares alone, for clients that send no token. Cancelling always takes one.
@@ -75,6 +78,7 @@ impl Default for VaultConfig {
             audit: AuditSettings::default(),
             audit_devices: Vec::new(),
             audit_directories: Vec::new(),
+            cache: CacheSettings::default(),
             revoke_wait: Duration::from_secs(5),
             unauthenticated_ceremonies: false,
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coffer_core::path::VaultPath;
 use coffer_core::policy::{Acl, Capabilities};
-use coffer_engines::{Effect, EngineReply, EngineRequest, Op, ReadView, Sees, WriteView};
+use coffer_engines::{Effect, Encoded, EngineReply, EngineRequest, Op, ReadView, Sees, WriteView};
 
 use crate::codec::transact;
 use crate::error::Fail;
@@ -38,8 +38,10 @@ pub(crate) async fn handle(
     }
     let reply = {
         let request = engine_request(ctx, rest, &display_name, &sees);
-        let reader = ctx.open.barrier.reader().await?;
-        ctx.open.engine(mount)?.read(&ReadView::new(mount.id, &reader), &request).await?
+        match read(&ctx.open, mount, &request).await? {
+            Answer::Kept(kept) => return Ok(Outcome::encoded(kept)),
+            Answer::Engine(reply) => reply,
+        }
     };
     let mut warnings = Vec::new();
     let mut reply = reply;
@@ -60,6 +62,36 @@ pub(crate) async fn handle(
         }
     };
     Ok(outcome.warning(warnings))
+}
+
+/// What a read gave.
+enum Answer {
+    /// From memory, or such that it is there now.
+    Kept(Arc<Encoded>),
+    Engine(EngineReply),
+}
+
+/// Reads from memory if the engine lets an answer be kept, else from the store.
+async fn read(open: &Open, mount: &Mount, request: &EngineRequest<'_>) -> Result<Answer, Fail> {
+    let engine = open.engine(mount)?;
+    let kept_as = engine.kept_as(request).filter(|_| open.validity.holds(request.now));
+    let Some((subject, number)) = kept_as else {
+        let reader = open.barrier.reader().await?;
+        return Ok(Answer::Engine(engine.read(&ReadView::new(mount.id, &reader), request).await?));
+    };
+    if let Some(kept) = open.secrets.get(mount.id, subject, number, request.now) {
+        return Ok(Answer::Kept(kept));
+    }
+    let began = open.secrets.began(mount.id, subject);
+    let reader = open.barrier.reader().await?;
+    match engine.read(&ReadView::new(mount.id, &reader), request).await? {
+        EngineReply::Encoded(encoded) => {
+            let kept = Arc::new(encoded);
+            open.secrets.fill(began, mount.id, subject, number, request.now, &kept);
+            Ok(Answer::Kept(kept))
+        }
+        other => Ok(Answer::Engine(other)),
+    }
 }
 
 /// Whether a caller may know of a thing that can be reached at these paths of a mount: he may do something at one of
@@ -96,6 +128,8 @@ fn engine_request<'a>(
 
 async fn write(open: &Open, mount: &Arc<Mount>, request: &EngineRequest<'_>) -> Result<Outcome, Fail> {
     let engine = open.engine(mount)?;
+    // Until the outcome is known, and before anybody is told of it, nothing kept is served of what this may change.
+    let _writing = open.secrets.writing(mount.id, engine.touches(request.path));
     let (reply, effects) = match engine.rotates(request.path) {
         Some(name) if request.op == Op::Write => engine.rotate_root(&open.barrier, mount.id, name).await?,
         _ => {

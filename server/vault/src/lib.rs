@@ -6,6 +6,7 @@
 mod audit;
 mod auth;
 mod background;
+mod cache;
 mod ceremony;
 mod cidr;
 mod codec;
@@ -41,8 +42,11 @@ pub use audit::{
     AuditSettings, Audited, DeclaredDevice, Durability, OnFailure, check_device_name, check_device_options,
 };
 pub use auth::HttpKeys;
+pub use cache::CacheSettings;
 pub use deps::{Clock, Deps, FetchKeys, KeysQuery, VaultConfig};
 pub use error::VaultError;
 pub use events::EventStream;
-pub use request::{HealthParams, Operation, Refusal, Reply, ReplyBody, Request, StatusRequest, scrub};
+pub use request::{
+    EncodedJson, HealthParams, Operation, Refusal, Reply, ReplyBody, Request, StatusRequest, scrub,
+};
 pub use vault::{DevInit, Vault, standard_engines};

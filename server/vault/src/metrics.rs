@@ -3,12 +3,14 @@
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::audit::AuditMeters;
+use crate::cache::CacheMeters;
 use crate::request::Operation;
 
 /// The vault's metrics.
 pub(crate) struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
+    requests: [IntCounter; Operation::ALL.len()],
+    pub(crate) caches: CacheMeters,
     pub(crate) leases_issued: IntCounter,
     pub(crate) leases_revoked: IntCounter,
     pub(crate) revoke_failures: IntCounter,
@@ -39,8 +41,10 @@ impl Metrics {
             &["operation"],
         )?;
         registry.register(Box::new(requests.clone()))?;
+        let requests = Operation::ALL.map(|operation| requests.with_label_values(&[operation.as_str()]));
         Ok(Self {
             requests,
+            caches: CacheMeters::new(&registry)?,
             leases_issued: counter("coffer_leases_issued_total", "Leases delivered since the start")?,
             leases_revoked: counter("coffer_leases_revoked_total", "Leases taken back since the start")?,
             revoke_failures: counter(
@@ -62,7 +66,9 @@ impl Metrics {
 
     /// Counts a request.
     pub(crate) fn request(&self, operation: Operation) {
-        self.requests.with_label_values(&[operation.as_str()]).inc();
+        if let Some(counter) = self.requests.get(operation as usize) {
+            counter.inc();
+        }
     }
 
     /// The text of `sys/metrics`.

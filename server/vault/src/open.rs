@@ -14,6 +14,7 @@ use crate::audit::AuditLog;
 use crate::audit::device::Devices;
 use crate::auth::lockout::Lockouts;
 use crate::auth::{KeyCache, Passwords};
+use crate::cache::{SecretCache, Validity};
 use crate::ceremony::Ceremonies;
 use crate::codec;
 use crate::deps::{Clock, VaultConfig};
@@ -54,6 +55,9 @@ pub(crate) struct Open {
     pub(crate) lockouts: Lockouts,
     pub(crate) passwords: Passwords,
     pub(crate) ceremonies: Ceremonies,
+    pub(crate) secrets: SecretCache,
+    /// Whether anything may be answered from memory.
+    pub(crate) validity: Arc<Validity>,
     pub(crate) outage: Option<Outage>,
     /// By how much the clock was behind the store when the vault was opened.
     behind: Duration,
@@ -82,16 +86,35 @@ impl Open {
             clock.plus(behind),
         )
         .await?;
+        let (cache, meters) = (around.config.cache, &around.metrics.caches);
+        // With others on the same store, whoever keeps this server's member row has to vouch for it first.
+        let validity =
+            Arc::new(if around.store_is_exclusive { Validity::always() } else { Validity::not_yet() });
         let open = Self {
             devices,
             ceremonies: Ceremonies::default(),
             mounts: MountTable::load(Arc::clone(&barrier)).await?,
-            policies: Policies::new(Arc::clone(&barrier)),
-            tokens: Tokens::new(Arc::clone(&barrier), barrier.hmac_key("token")?, outage),
+            policies: Policies::new(
+                Arc::clone(&barrier),
+                Arc::clone(&around.clock),
+                &cache,
+                meters.policies.clone(),
+                Arc::clone(&validity),
+            ),
+            tokens: Tokens::new(
+                Arc::clone(&barrier),
+                barrier.hmac_key("token")?,
+                outage,
+                &cache,
+                meters.tokens.clone(),
+                Arc::clone(&validity),
+            ),
             leases: Leases::new(Arc::clone(&barrier)),
             keys: KeyCache::new(Arc::clone(&around.keys)),
             lockouts: Lockouts::default(),
             passwords: Passwords::new(around.metrics.passwords_hashed.clone()),
+            secrets: SecretCache::new(cache.secrets(), cache.ttl, meters.secrets.clone()),
+            validity,
             outage,
             behind,
             barrier,

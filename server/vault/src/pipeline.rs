@@ -2,6 +2,7 @@
 //!
 //! The order is fixed here, so that no handler can leave a step out. Never looks into a body.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use coffer_core::audit::{AuditRecord, RecordType};
@@ -87,10 +88,35 @@ pub(crate) struct Ended {
     pub(crate) seal: bool,
 }
 
-/// The record of a request whose own task died.
-pub(crate) fn lost_record(request: &Request) -> AuditRecord {
-    let error = Some("internal error".to_owned());
-    AuditRecord { kind: RecordType::Completion, status: Some(500), error, ..blank(request) }
+/// What is left to say of a request that panicked.
+pub(crate) struct Lost {
+    received: Timestamp,
+    id: String,
+    operation: Operation,
+    path: String,
+    client_ip: IpAddr,
+}
+
+impl Lost {
+    pub(crate) fn of(request: &Request) -> Self {
+        let Request { received, operation, client_ip, .. } = *request;
+        Self { received, id: request.id.clone(), operation, path: request.path.clone(), client_ip }
+    }
+
+    pub(crate) fn record(self) -> AuditRecord {
+        AuditRecord {
+            status: Some(500),
+            error: Some("internal error".to_owned()),
+            client_ip: Some(self.client_ip.to_string()),
+            ..AuditRecord::new(
+                self.received,
+                RecordType::Completion,
+                self.id,
+                self.operation.as_str(),
+                self.path,
+            )
+        }
+    }
 }
 
 /// Handles a request of an unsealed or sealed vault.
@@ -208,11 +234,15 @@ async fn wrapped(ctx: &mut Ctx, permitted: &Permitted, mut outcome: Outcome) -> 
 /// generation that the decision holds for.
 async fn unchanged(ctx: &Ctx, permitted: &Permitted, generation: u64) -> Result<u64, Fail> {
     let mut decided = generation;
+    let mut in_store = false;
     loop {
         let present = ctx.open.tokens.generation();
-        if present == decided {
+        // A server that nobody vouches for any more decides in the store, whatever it found in memory.
+        let vouched = ctx.open.validity.holds(ctx.open.now());
+        if present == decided && (vouched || in_store) {
             return Ok(present);
         }
+        in_store |= !vouched;
         decided = present;
         decide_again(ctx, permitted).await?;
     }

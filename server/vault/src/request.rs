@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use coffer_core::time::Timestamp;
 use coffer_core::token::Token;
 use serde_json::{Map, Value};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// What a caller wants done to a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +33,10 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// All of them, in the order of their declaration.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Read, Self::List, Self::Scan, Self::Create, Self::Update, Self::Patch, Self::Delete];
+
     /// The word in audit records.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -122,6 +127,8 @@ pub enum ReplyBody {
     Empty,
     /// A complete JSON body: an envelope, `{"errors": [...]}`, or one of Vault's unwrapped ones.
     Json(Value),
+    /// The same, as bytes.
+    Encoded(EncodedJson),
     /// Text of its own content type, such as metrics.
     Text {
         /// The content type.
@@ -131,11 +138,41 @@ pub enum ReplyBody {
     },
 }
 
+/// A JSON body that was put together from parts that were JSON already. Wiped when dropped.
+pub struct EncodedJson {
+    bytes: Zeroizing<Vec<u8>>,
+    parsed: OnceLock<Value>,
+}
+
+impl EncodedJson {
+    pub(crate) const fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self { bytes, parsed: OnceLock::new() }
+    }
+
+    /// The bytes, to be sent; nothing is left.
+    pub fn take(&mut self) -> Zeroizing<Vec<u8>> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    fn value(&self) -> &Value {
+        self.parsed.get_or_init(|| serde_json::from_slice(&self.bytes).unwrap_or_default())
+    }
+}
+
+impl Drop for EncodedJson {
+    fn drop(&mut self) {
+        if let Some(value) = self.parsed.get_mut() {
+            scrub(value);
+        }
+    }
+}
+
 impl fmt::Debug for ReplyBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("Empty"),
             Self::Json(_) => f.write_str("Json([redacted])"),
+            Self::Encoded(_) => f.write_str("Encoded([redacted])"),
             Self::Text { content_type, .. } => write!(f, "Text({content_type})"),
         }
     }
@@ -166,9 +203,10 @@ impl Reply {
     }
 
     /// The JSON body, if there is one.
-    pub const fn as_json(&self) -> Option<&Value> {
+    pub fn as_json(&self) -> Option<&Value> {
         match &self.body {
             ReplyBody::Json(value) => Some(value),
+            ReplyBody::Encoded(encoded) => Some(encoded.value()),
             ReplyBody::Empty | ReplyBody::Text { .. } => None,
         }
     }

@@ -1,10 +1,13 @@
 //! The vault as its users hold it: one object, a handful of verbs.
 //!
-//! Every request runs in a task of its own, so that a client who hangs up cannot stop an effect half way.
+//! A client who hangs up cannot stop an effect half way: a request that has to wait for anything goes on in a task of
+//! its own.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::Poll;
 
 use coffer_barrier::Barrier;
 use coffer_barrier::seal::Seal;
@@ -12,6 +15,7 @@ use coffer_barrier::seal::shamir::ShamirSeal;
 use coffer_core::secret::SecretString;
 use coffer_core::token::{Accessor, Token};
 use coffer_engines::{DatabaseEngine, Engine, KvEngine, PlainKvEngine};
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{AuditLog, Audited, anchor};
@@ -24,7 +28,7 @@ use crate::events::{self, EventStream, Events, Subscription};
 use crate::metrics::Metrics;
 use crate::mounts::{Class, MountTable, blank};
 use crate::open::{Open, Surroundings};
-use crate::pipeline;
+use crate::pipeline::{self, Lost};
 use crate::request::{Refusal, Reply, Request, StatusRequest};
 use crate::rows;
 use crate::status;
@@ -88,18 +92,21 @@ impl Vault {
     /// Handles a request: everything but the closed list of [`Vault::status`].
     pub async fn handle(&self, request: Request) -> Audited<Reply> {
         let (around, door) = (Arc::clone(&self.around), Arc::clone(&self.door));
-        let lost = pipeline::lost_record(&request);
-        let task = tokio::spawn(async move {
+        let lost = Lost::of(&request);
+        let work = async move {
             let ended = pipeline::run(around, door.open(), request).await;
             if ended.seal {
                 door.seal().await;
             }
             ended.reply
-        });
-        match task.await {
-            Ok(reply) => reply,
+        };
+        match detached(work).await {
+            Some(reply) => reply,
             // A bug: answered and recorded as such, and nobody else is harmed.
-            Err(_) => self.around.audit.conclude(&lost, Fail::Internal("request").reply()).await.reply,
+            None => {
+                let refusal = Fail::Internal("request").reply();
+                self.around.audit.conclude(&lost.record(), refusal).await.reply
+            }
         }
     }
 
@@ -232,4 +239,15 @@ async fn mount_kv(open: &Open) -> Result<(), Fail> {
         MountTable::put_in(w, &mount).await?;
     })?;
     open.mounts.reload().await
+}
+
+/// Runs `work` to its end even if the caller is dropped meanwhile; none if it panicked. What is done at the first poll,
+/// such as a read answered from memory, needs no task for that.
+async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+    let first = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    match first {
+        Poll::Ready(done) => done.ok(),
+        Poll::Pending => tokio::spawn(work).await.ok().and_then(Result::ok),
+    }
 }

@@ -141,6 +141,11 @@ impl Acl {
         acl
     }
 
+    /// How many rules there are, those of the boundaries included.
+    pub fn rules(&self) -> usize {
+        self.rules.len() + self.boundaries.iter().map(|boundary| boundary.rules()).sum::<usize>()
+    }
+
     /// Whether the root policy is among them, without a boundary.
     pub fn is_root(&self) -> bool {
         self.root && self.boundaries.is_empty()

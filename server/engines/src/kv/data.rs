@@ -1,8 +1,10 @@
 //! `data/` and `subkeys/`: reading, writing and patching a secret. Never lists, never looks at another secret.
 
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 
 use coffer_core::secret::SecretBytes;
+use coffer_core::time::Timestamp;
 use serde_json::{Map, Value};
 use zeroize::Zeroize;
 
@@ -10,7 +12,7 @@ use super::fields::{Fields, int, query_int};
 use super::record::{self, Meta};
 use super::{PAYLOAD_BYTES_MAX, Written, effect};
 use crate::codec;
-use crate::engine::{EngineReply, EngineRequest};
+use crate::engine::{Encoded, EngineReply, EngineRequest};
 use crate::{EngineError, ReadView, WriteView};
 
 /// How deep `subkeys/` goes at most, and patches nest.
@@ -21,7 +23,25 @@ pub(super) async fn read(
     req: &EngineRequest<'_>,
     path: &str,
 ) -> Result<EngineReply, EngineError> {
-    shown(view, req, path, "data", |data| data).await
+    let found = match find(view, req, path).await? {
+        Found::Version(found) => found,
+        Found::Other(reply) => return Ok(reply.under("data")),
+    };
+    // The data is stored as JSON and goes out as it is: nothing is parsed, and no copy is left to be wiped.
+    let data = load_bytes(view, path, found.number).await?;
+    let (head, middle, end) = (r#"{"data":"#, r#","metadata":"#, "}");
+    let metadata = Value::Object(found.metadata).to_string();
+    let parts = [head.as_bytes(), data.expose(), middle.as_bytes(), metadata.as_bytes(), end.as_bytes()];
+    Ok(EngineReply::Encoded(Encoded { json: SecretBytes::concat(&parts), until: found.until }))
+}
+
+/// The number of the version a read asks for, 0 for the newest; none if it asks for anything besides.
+pub(super) fn asked(query: &BTreeMap<String, String>) -> Option<u64> {
+    match (query.len(), query.get("version")) {
+        (0, _) => Some(0),
+        (1, Some(text)) => text.parse().ok(),
+        _ => None,
+    }
 }
 
 /// As a read, with every value replaced by null.
@@ -34,11 +54,18 @@ pub(super) async fn subkeys(
         0 => DEPTH_MAX,
         depth => u64::try_from(depth).unwrap_or(1).min(DEPTH_MAX),
     };
-    shown(view, req, path, "subkeys", |mut data| {
+    let found = match find(view, req, path).await? {
+        Found::Version(found) => found,
+        Found::Other(reply) => return Ok(reply.under("subkeys")),
+    };
+    let data = load_data(view, path, found.number).await?.map(|mut data| {
         data.values_mut().for_each(|value| hide(value, depth - 1));
         data
-    })
-    .await
+    });
+    let mut reply = Map::new();
+    reply.insert("subkeys".to_owned(), data.map_or(Value::Null, Value::Object));
+    reply.insert("metadata".to_owned(), Value::Object(found.metadata));
+    Ok(EngineReply::Data(reply))
 }
 
 fn hide(value: &mut Value, depth: u64) {
@@ -86,30 +113,53 @@ impl Drop for Passing {
     }
 }
 
-/// One version, its data under `name` after `change`; `404` with its metadata when its data is gone.
-async fn shown(
-    view: &ReadView<'_>,
-    req: &EngineRequest<'_>,
-    path: &str,
-    name: &'static str,
-    change: impl FnOnce(Map<String, Value>) -> Map<String, Value> + Send,
-) -> Result<EngineReply, EngineError> {
+/// What a path and a number lead to.
+enum Found {
+    Version(FoundVersion),
+    Other(Missing),
+}
+
+/// A version that may be read.
+struct FoundVersion {
+    number: u64,
+    metadata: Map<String, Value>,
+    /// When it will be deleted by itself.
+    until: Option<Timestamp>,
+}
+
+/// Nothing at all, or a version whose data is gone.
+enum Missing {
+    Nothing,
+    Version(Map<String, Value>),
+}
+
+impl Missing {
+    /// `404`, with the version's metadata when there is one.
+    fn under(self, name: &str) -> EngineReply {
+        match self {
+            Self::Nothing => EngineReply::NotFound,
+            Self::Version(metadata) => {
+                let mut reply = Map::new();
+                reply.insert(name.to_owned(), Value::Null);
+                reply.insert("metadata".to_owned(), Value::Object(metadata));
+                EngineReply::NotFoundWith(reply)
+            }
+        }
+    }
+}
+
+async fn find(view: &ReadView<'_>, req: &EngineRequest<'_>, path: &str) -> Result<Found, EngineError> {
     // As in Vault, a number below one asks for the newest.
     let asked = u64::try_from(query_int(req.query.get("version"), "version")?).unwrap_or(0);
-    let Some(meta) = record::load(view, path).await? else { return Ok(EngineReply::NotFound) };
+    let Some(meta) = record::load(view, path).await? else { return Ok(Found::Other(Missing::Nothing)) };
     let number = if asked == 0 { meta.current } else { asked };
-    let Some(version) = meta.versions.get(&number) else { return Ok(EngineReply::NotFound) };
-    let metadata = Value::Object(meta.version_json(number, version));
-    let mut reply = Map::new();
-    if !version.readable(req.now) {
-        reply.insert(name.to_owned(), Value::Null);
-        reply.insert("metadata".to_owned(), metadata);
-        return Ok(EngineReply::NotFoundWith(reply));
-    }
-    let data = load_data(view, path, number).await?.map(change);
-    reply.insert(name.to_owned(), data.map_or(Value::Null, Value::Object));
-    reply.insert("metadata".to_owned(), metadata);
-    Ok(EngineReply::Data(reply))
+    let Some(version) = meta.versions.get(&number) else { return Ok(Found::Other(Missing::Nothing)) };
+    let metadata = meta.version_json(number, version);
+    Ok(if version.readable(req.now) {
+        Found::Version(FoundVersion { number, metadata, until: version.deleted })
+    } else {
+        Found::Other(Missing::Version(metadata))
+    })
 }
 
 /// A version's data; none if null was written.
@@ -118,9 +168,11 @@ async fn load_data(
     path: &str,
     number: u64,
 ) -> Result<Option<Map<String, Value>>, EngineError> {
-    let bytes = view.get_version(path, number).await?;
-    let bytes = bytes.ok_or(EngineError::Corrupt("kv version without its data"))?;
-    codec::decode(&bytes, "kv version")
+    codec::decode(&load_bytes(view, path, number).await?, "kv version")
+}
+
+async fn load_bytes(view: &ReadView<'_>, path: &str, number: u64) -> Result<SecretBytes, EngineError> {
+    view.get_version(path, number).await?.ok_or(EngineError::Corrupt("kv version without its data"))
 }
 
 pub(super) async fn write(view: &mut WriteView<'_>, req: &EngineRequest<'_>, path: &str) -> Written {

@@ -16,7 +16,7 @@ use coffer_barrier::RecordKind;
 
 pub use plain::{PLAIN_KIND, PlainKvEngine, secrets, upgrade};
 
-use crate::engine::{Effect, Engine, EngineReply, EngineRequest, Op};
+use crate::engine::{Effect, Engine, EngineReply, EngineRequest, Op, Touches};
 use crate::{EngineError, ReadView, WriteView};
 
 /// The most bytes of one version's data, as JSON.
@@ -132,7 +132,9 @@ fn warned(reply: EngineReply, warning: String) -> EngineReply {
 /// Says which parameters were ignored, in replies that have a body to say it in.
 fn with_ignored(reply: EngineReply, route: Route<'_>, req: &EngineRequest<'_>) -> EngineReply {
     let known = route.parameters();
-    if known.is_empty() || !matches!(&reply, EngineReply::Data(_) | EngineReply::List(_)) {
+    if known.is_empty()
+        || !matches!(&reply, EngineReply::Data(_) | EngineReply::Encoded(_) | EngineReply::List(_))
+    {
         return reply;
     }
     let ignored = if req.op.writes() {
@@ -178,6 +180,27 @@ impl Engine for KvEngine {
             _ => Err(EngineError::Unsupported),
         }?;
         Ok(with_ignored(reply, route, req))
+    }
+
+    fn kept_as<'p>(&self, req: &EngineRequest<'p>) -> Option<(&'p str, u64)> {
+        match (req.op, route(req.path, false)) {
+            (Op::Read, Route::Data(path)) => data::asked(req.query).map(|number| (path, number)),
+            _ => None,
+        }
+    }
+
+    fn touches<'p>(&self, path: &'p str) -> Touches<'p> {
+        match route(path, false) {
+            Route::Data(path)
+            | Route::Delete(path)
+            | Route::Undelete(path)
+            | Route::Destroy(path)
+            | Route::Metadata(path)
+            | Route::Detailed(path)
+            | Route::Subkeys(path) => Touches::One(path),
+            // Settings are for versions to come, and elsewhere nothing is written.
+            Route::Config | Route::Root | Route::Other => Touches::Nothing,
+        }
     }
 
     async fn write(&self, view: &mut WriteView<'_>, req: &EngineRequest<'_>) -> Written {

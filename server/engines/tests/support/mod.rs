@@ -151,6 +151,7 @@ impl<E: Engine> Bench<E> {
 pub(crate) fn data(reply: EngineReply) -> Value {
     match reply {
         EngineReply::Data(data) | EngineReply::NotFoundWith(data) => Value::Object(data),
+        EngineReply::Encoded(encoded) => serde_json::from_slice(encoded.json.expose()).unwrap(),
         EngineReply::List(names) => json!(names),
         EngineReply::Warn(inner, _) => data(*inner),
         other => panic!("{other:?} has no data"),

@@ -257,6 +257,7 @@ async fn disable(ctx: &mut Ctx, class: Class, path: &str) -> Result<Outcome, Fai
     marked?;
     open.mounts.reload().await?;
     open.tokens.forget_all();
+    open.secrets.forget_mount(mount.id);
     match class {
         Class::Auth => revoke_issued(&open, mount.id, None).await?,
         Class::Secret => revoke_leases(&open, &mount).await?,

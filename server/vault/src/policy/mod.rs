@@ -2,14 +2,19 @@
 //!
 //! Deciding is `coffer_core::policy`'s; here is only the way from names to a compiled ACL.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+mod cache;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use coffer_barrier::{Barrier, Read, Writer};
 use coffer_core::policy::{Acl, DEFAULT_POLICY, Policy, PolicyName};
 use serde::{Deserialize, Serialize};
 
+use self::cache::PolicyCache;
+use crate::cache::{CacheMeter, CacheSettings, Validity};
 use crate::codec;
+use crate::deps::Clock;
 use crate::error::{Fail, bad};
 use crate::rows;
 
@@ -42,8 +47,6 @@ path "auth/token/revoke-self" {
 
 /// The most policies a token may have.
 pub(crate) const POLICIES_PER_TOKEN_MAX: usize = 256;
-/// The most policy texts kept in memory.
-const CACHED_MAX: usize = 10_000;
 
 /// The `default` policy as it is at initialisation, and the part of every boundary that lets a token take
 /// care of itself. The latter does not follow later edits of the former: an edit of `default` crosses no boundary.
@@ -61,23 +64,21 @@ pub(crate) struct PolicyEntry {
 /// The policies, cached until they are written.
 pub(crate) struct Policies {
     barrier: Arc<Barrier>,
-    cache: Mutex<Cache>,
-}
-
-#[derive(Default)]
-struct Cache {
-    /// Raised by every write: a fill that began before it must not be kept.
-    generation: u64,
-    entries: HashMap<PolicyName, Option<Arc<PolicyEntry>>>,
+    clock: Arc<dyn Clock>,
+    cache: PolicyCache,
+    validity: Arc<Validity>,
 }
 
 impl Policies {
-    pub(crate) fn new(barrier: Arc<Barrier>) -> Self {
-        Self { barrier, cache: Mutex::default() }
-    }
-
-    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn new(
+        barrier: Arc<Barrier>,
+        clock: Arc<dyn Clock>,
+        settings: &CacheSettings,
+        meter: CacheMeter,
+        validity: Arc<Validity>,
+    ) -> Self {
+        let cache = PolicyCache::new(settings.policies(), settings.ttl, meter);
+        Self { barrier, clock, cache, validity }
     }
 
     /// A policy, or none.
@@ -86,30 +87,24 @@ impl Policies {
             let text = RESPONSE_WRAPPING.to_owned();
             return Ok(Some(Arc::new(PolicyEntry { text, custom_metadata: BTreeMap::new() })));
         }
-        let generation = {
-            let cache = self.cache();
-            if let Some(entry) = cache.entries.get(name) {
-                return Ok(entry.clone());
-            }
-            cache.generation
+        let now = self.clock.now();
+        let generation = match self.cache.get(name, now) {
+            Ok(found) if self.validity.holds(now) => return Ok(found),
+            // Nothing is kept that was found while nobody vouched for what is in memory.
+            Ok(_) => None,
+            Err(generation) => Some(generation),
         };
         let reader = self.barrier.reader().await?;
         let entry = codec::get::<PolicyEntry>(&reader, &rows::policy(name)).await?.map(Arc::new);
-        let mut cache = self.cache();
-        if cache.generation == generation {
-            if cache.entries.len() >= CACHED_MAX {
-                cache.entries.clear();
-            }
-            cache.entries.insert(name.clone(), entry.clone());
+        if let Some(generation) = generation {
+            self.cache.fill(generation, name, now, &entry);
         }
         Ok(entry)
     }
 
     /// Forgets what is cached of a policy. To be called once a write's commit is known.
     pub(crate) fn forget(&self, name: &PolicyName) {
-        let mut cache = self.cache();
-        cache.generation += 1;
-        cache.entries.remove(name);
+        self.cache.forget(name);
     }
 
     /// Writes a policy within a transaction.

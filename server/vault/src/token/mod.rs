@@ -30,6 +30,7 @@ pub(crate) use ops::handle;
 pub(crate) use roles::exists as role_exists;
 
 use self::cache::TokenCache;
+use crate::cache::{CacheMeter, CacheSettings, Validity};
 use crate::codec::{self, transact};
 use crate::error::Fail;
 use crate::identity::{self, Entity};
@@ -112,14 +113,23 @@ pub(crate) struct Tokens {
     barrier: Arc<Barrier>,
     key: HmacKey,
     cache: TokenCache,
+    validity: Arc<Validity>,
     outage: Option<Outage>,
     /// Told whenever something that was allowed may no longer be: streams decide anew.
     changes: watch::Sender<u64>,
 }
 
 impl Tokens {
-    pub(crate) fn new(barrier: Arc<Barrier>, key: HmacKey, outage: Option<Outage>) -> Self {
-        Self { barrier, key, cache: TokenCache::new(), outage, changes: watch::Sender::new(0) }
+    pub(crate) fn new(
+        barrier: Arc<Barrier>,
+        key: HmacKey,
+        outage: Option<Outage>,
+        settings: &CacheSettings,
+        meter: CacheMeter,
+        validity: Arc<Validity>,
+    ) -> Self {
+        let cache = TokenCache::new(settings.tokens(), settings.ttl, meter);
+        Self { barrier, key, cache, validity, outage, changes: watch::Sender::new(0) }
     }
 
     /// What the store knows a token by.
@@ -152,7 +162,9 @@ impl Tokens {
         hash: &TokenHash,
         now: Timestamp,
     ) -> Result<Option<Arc<LiveToken>>, Fail> {
-        if let Some(token) = self.cache.get(hash, now) {
+        if self.validity.holds(now)
+            && let Some(token) = self.cache.get(hash, now)
+        {
             return Ok(token.in_time(now).then_some(token));
         }
         let generation = self.cache.generation();

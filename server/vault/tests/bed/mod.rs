@@ -80,7 +80,7 @@ impl Answer {
     pub fn of(reply: Reply) -> Self {
         let status = reply.status;
         let body = match &reply.body {
-            ReplyBody::Json(value) => value.clone(),
+            ReplyBody::Json(_) | ReplyBody::Encoded(_) => reply.as_json().cloned().unwrap_or_default(),
             ReplyBody::Text { text, .. } => Value::String(text.clone()),
             ReplyBody::Empty => Value::Null,
         };
