@@ -224,6 +224,9 @@ impl Vault {
             .ok_or(Fail::Internal("no root token"))?;
         entry.hash = open.tokens.hash(&chosen);
         entry.accessor = Accessor::generate(&mut os_rng());
+        // As in Vault, where it is made by a call.
+        entry.display_name = "token".into();
+        entry.path = "auth/token/create".into();
         transact!(open.barrier, |w| Tokens::insert_in(w, &entry).await?)?;
         open.tokens.kill(&[old], open.now()).await?;
         made.root_token = chosen;

@@ -2,10 +2,11 @@
 //!
 //! A token may touch its own leases only, unless it has `sudo` on the path.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coffer_barrier::Writer;
-use coffer_core::lease::{LeaseError, LeaseEvent, renewed_expiry};
+use coffer_core::lease::{LeaseError, LeaseEvent, LeaseState, renewed_expiry};
 use coffer_core::time::Timestamp;
 use coffer_engines::ReadView;
 use serde_json::{Map, Value, json};
@@ -19,7 +20,7 @@ use crate::params;
 use crate::permit::Permitted;
 use crate::pipeline::{Ctx, only};
 use crate::request::Operation;
-use crate::revoke;
+use crate::{revoke, sweep};
 
 /// The most leases one revocation by prefix takes at a time.
 const PREFIX_MAX: usize = 10_000;
@@ -32,14 +33,21 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
     if rest.trim_end_matches('/') == "lookup" && ctx.request.operation == Operation::List {
         return list(ctx, "").await;
     }
+    if rest == "count" {
+        only(&ctx.request, &[Operation::Read])?;
+        return count(ctx).await;
+    }
     only(&ctx.request, &[Operation::Update])?;
+    if rest == "tidy" {
+        return tidy(ctx).await;
+    }
     if let Some(prefix) = rest.strip_prefix("revoke-prefix/") {
         return revoke_prefix(ctx, prefix).await;
     }
     let (verb, in_path) = rest.split_once('/').map_or((rest, None), |(verb, id)| (verb, Some(id)));
     let id = match in_path {
         Some(id) => id.to_owned(),
-        None => ctx.required("lease_id")?.to_owned(),
+        None => ctx.text("lease_id")?.ok_or_else(|| bad("lease_id must be specified"))?.to_owned(),
     };
     match verb {
         "lookup" => lookup(ctx, permitted, &id).await,
@@ -48,6 +56,34 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         _ => Err(Fail::NoRoute(ctx.request.path.clone())),
     }
 }
+
+/// How many leases could not be taken back in spite of many tries, in all and by mount. As in Vault, only that kind is
+/// counted, and it must be named.
+async fn count(ctx: &Ctx) -> Result<Outcome, Fail> {
+    if ctx.request.query.get("type").map(String::as_str) != Some("irrevocable") {
+        return Ok(Outcome::not_found());
+    }
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for id in ctx.open.leases.below("", PREFIX_MAX).await? {
+        let Some(lease) = ctx.open.leases.get(&id).await? else { continue };
+        if matches!(lease.state, LeaseState::Stuck { .. }) {
+            let mount = ctx.open.mounts.by_id(lease.mount).map(|mount| mount.accessor.clone());
+            *counts.entry(mount.unwrap_or_default()).or_default() += 1;
+        }
+    }
+    let all: u64 = counts.values().sum();
+    Ok(Outcome::data(json!({ "counts": counts, "lease_count": all })))
+}
+
+/// What the background does every second, once more now.
+async fn tidy(ctx: &Ctx) -> Result<Outcome, Fail> {
+    sweep::sweep(&ctx.open).await?;
+    let mut outcome = Outcome { status: 202, ..Outcome::data(Value::Null) };
+    outcome.warnings.push(TIDY.to_owned());
+    Ok(outcome)
+}
+
+const TIDY: &str = "Tidy operation successfully started. Any information from the operation will be printed to the server logs.";
 
 async fn list(ctx: &Ctx, prefix: &str) -> Result<Outcome, Fail> {
     let (after, limit) = params::page(&ctx.request.query)?;
