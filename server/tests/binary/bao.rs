@@ -124,6 +124,8 @@ fn a_user_of_bao_lives_a_whole_life_with_coffer() {
     wrapping(&bao);
     mounts(&bao);
     audit(&bao);
+    let keys = new_keys(&bao, &keys);
+    another_root(&bao, &keys);
 
     bao.ok("operator seal");
     assert_eq!(bao.run("status", "").status.code(), Some(2), "sealed");
@@ -343,6 +345,33 @@ fn audit(bao: &Bao) {
     assert!(lines.contains("secret/data/app") && !lines.contains("\"one\""), "{lines}");
     assert!(lines.contains(&hash), "the value stands there as its HMAC");
     bao.ok("audit disable more/");
+}
+
+/// New shares for an old vault: three of which two are needed.
+fn new_keys(bao: &Bao, keys: &[String]) -> Vec<String> {
+    let begun = bao.json("operator rotate-keys -init -key-shares=3 -key-threshold=2");
+    let nonce = text(&begun["nonce"]);
+    bao.ok(&format!("operator rotate-keys -nonce={nonce} {}", keys[4]));
+    bao.ok(&format!("operator rotate-keys -nonce={nonce} {}", keys[1]));
+    let made = bao.json(&format!("operator rotate-keys -nonce={nonce} {}", keys[0]));
+    let new = texts(&made["keys_base64"]);
+    assert_eq!(new.len(), 3);
+    bao.ok("operator rotate");
+    assert!(bao.json("operator key-status")["term"].as_u64().is_some_and(|term| term > 1));
+    new
+}
+
+fn another_root(bao: &Bao, keys: &[String]) {
+    let begun = bao.json("operator generate-root -init");
+    let (nonce, otp) = (text(&begun["nonce"]), text(&begun["otp"]));
+    bao.ok(&format!("operator generate-root -nonce={nonce} {}", keys[2]));
+    let made = bao.json(&format!("operator generate-root -nonce={nonce} {}", keys[0]));
+    let encoded = text(&made["encoded_token"]);
+    let token = bao.ok(&format!("operator generate-root -decode={encoded} -otp={otp}"));
+    let other = bao.other();
+    other.ok_with("login -", token.trim());
+    assert_eq!(other.json("token lookup")["data"]["policies"], serde_json::json!(["root"]));
+    other.ok("token revoke -self");
 }
 
 /// After the restart.

@@ -27,7 +27,7 @@ fn the_environment_has_vaults_and_openbaos_names_too() {
         };
         let json: serde_json::Value = serde_json::from_slice(&run("json").stdout).unwrap();
         assert_eq!(json["data"]["display_name"], "token", "{whose}");
-        assert!(said(&run("yaml")).contains("\n  display_name: root\n"), "{}", said(&run("yaml")));
+        assert!(said(&run("yaml")).contains("\n  display_name: token\n"), "{}", said(&run("yaml")));
         assert!(said(&run("xml")).contains(&format!("{whose}_FORMAT")), "{}", said(&run("xml")));
     }
     let mut elsewhere = shell.command(&["--namespace", "team", "token", "lookup"]);

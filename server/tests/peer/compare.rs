@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::http::Answer;
 
@@ -86,6 +86,7 @@ impl Same {
     fn value(&mut self, at: &str, key: &str, theirs: &Value, ours: &Value, found: &mut Vec<Difference>) {
         match (theirs, ours) {
             (Value::Object(a), Value::Object(b)) => {
+                let a = &self.in_our_names(a);
                 let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
                 names.sort();
                 names.dedup();
@@ -104,6 +105,15 @@ impl Same {
             }
             _ => self.leaf(at, key, theirs, ours, found),
         }
+    }
+
+    /// An object whose keys are ids, with ours in the place of theirs where they are known.
+    fn in_our_names(&self, theirs: &Map<String, Value>) -> Map<String, Value> {
+        let ours = |key: &String| {
+            let known = self.ours_of.get(&(Type::Uuid, format!("{key:?}")));
+            known.map_or_else(|| key.clone(), |ours| ours.trim_matches('"').to_owned())
+        };
+        theirs.iter().map(|(key, value)| (ours(key), value.clone())).collect()
     }
 
     fn leaf(&mut self, at: &str, key: &str, theirs: &Value, ours: &Value, found: &mut Vec<Difference>) {

@@ -201,10 +201,19 @@ impl Door {
         });
         if let (false, Value::Object(map)) = (sealed, &mut status) {
             map.insert("cluster_name".into(), deps.cluster_name.as_str().into());
-            map.insert("cluster_id".into(), "".into());
+            map.insert("cluster_id".into(), cluster_id(&self.around.barrier)?.into());
         }
         Ok(status)
     }
+}
+
+/// A name for this vault that stays the same for as long as its keys do, wherever its store goes. Derived, so that it
+/// needs no row; says nothing of the keys.
+pub(crate) fn cluster_id(barrier: &coffer_barrier::Barrier) -> Result<String, Fail> {
+    let digest = barrier.hmac_key("cluster-id")?.mac(&[b"cluster"]);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid().to_string())
 }
 
 /// The system's own source: what it makes here guards everything else.

@@ -8,7 +8,7 @@ use coffer_core::audit::{AuditRecord, RecordType};
 use serde_json::{Value, json};
 
 use crate::ceremony::no_pgp;
-use crate::door::{Door, Initialized};
+use crate::door::{Door, Initialized, cluster_id};
 use crate::error::Fail;
 use crate::open::Surroundings;
 use crate::outcome::Outcome;
@@ -107,7 +107,8 @@ async fn health(around: &Surroundings, door: &Door, params: &HealthParams) -> Re
     });
     if let (false, Value::Object(map)) = (sealed, &mut body) {
         map.insert("cluster_name".into(), config.cluster_name.as_str().into());
-        map.insert("cluster_id".into(), "".into());
+        // Sealed in this very moment: then it is not known any more.
+        map.insert("cluster_id".into(), cluster_id(&around.barrier).unwrap_or_default().into());
     }
     Reply::json(status, body)
 }

@@ -158,6 +158,11 @@ fn lookup_data(
         "type": entry.kind.as_str(),
     });
     if let Value::Object(map) = &mut data {
+        // As in Vault, what was made with shares and not by a call has neither.
+        if entry.path == "auth/token/root" {
+            map.remove("issue_time");
+            map.remove("renewable");
+        }
         add_rare(map, entry);
         if !identity_policies.is_empty() {
             map.insert("identity_policies".into(), json!(identity_policies));
