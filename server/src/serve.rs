@@ -71,8 +71,9 @@ pub(crate) fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     runtime()?.block_on(async {
-        let running = Running::start(&config, Some(Reload { paths, log_level, logs })).await?;
+        // Before the server says that it has started: whoever waits for that word finds the file.
         let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
+        let running = Running::start(&config, Some(Reload { paths, log_level, logs })).await?;
         running.until_told().await
     })
 }
