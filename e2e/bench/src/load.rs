@@ -210,10 +210,7 @@ pub(crate) fn fill(
                                     request.clear();
                                     let token = &tokens[number % tokens.len()];
                                     requests::write(&mut request, token, secret, &mut rng);
-                                    let (status, body) = connection.ask(&request).await?;
-                                    if status != 200 {
-                                        bail!("loading: {status} {}", String::from_utf8_lossy(&body));
-                                    }
+                                    write_once(&mut connection, &request).await?;
                                 }
                                 Ok(())
                             }
@@ -230,6 +227,20 @@ pub(crate) fn fill(
     })
     .context("loading secrets")?;
     Ok((next.into_inner().min(to), since.elapsed()))
+}
+
+/// Writes one secret; a server that is busy with itself (OpenBao without a leader) gets some time.
+async fn write_once(connection: &mut Connection, request: &[u8]) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let since = Instant::now();
+    loop {
+        let (status, body) = connection.ask(request).await?;
+        match status {
+            200 => return Ok(()),
+            500.. if since.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(50)).await,
+            _ => bail!("loading: {status} {}", String::from_utf8_lossy(&body)),
+        }
+    }
 }
 
 async fn together<F: Future<Output = Result<()>>>(all: impl Iterator<Item = F>) -> Result<()> {

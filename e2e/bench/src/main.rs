@@ -42,5 +42,5 @@ fn main() -> Result<ExitCode> {
     let results = plan::run(&settings)?;
     report::print(&results, &settings)?;
     report::write(&results, &settings)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if results.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -40,25 +40,30 @@ pub(crate) fn planned(
             let start = Instant::now();
             let line = Rc::new(RefCell::new(Line::default()));
             let news = Rc::new(Notify::new());
+            // Shared, so that what was answered counts also where somebody is still waiting at the end.
+            let seen = Rc::new(RefCell::new(Seen::new()));
             let connections = std::mem::take(connections.as_mut().map_err(|e| anyhow::anyhow!("{e:#}"))?);
             let tasks: Vec<_> = connections
                 .into_iter()
                 .map(|(number, connection)| {
-                    let (line, news) = (Rc::clone(&line), Rc::clone(&news));
+                    let (line, news, seen) = (Rc::clone(&line), Rc::clone(&news), Rc::clone(&seen));
                     let maker = Arc::clone(maker);
-                    tokio::task::spawn_local(answer(number, connection, start, span, maker, line, news))
+                    tokio::task::spawn_local(async move {
+                        answer(number, connection, (start, span), maker, &line, &news, &seen).await
+                    })
                 })
                 .collect();
             pace(target, thread, start, span, rate, &line, &news).await;
-            let mut seen = Seen::new();
+            let mut late = 0;
             let last = tokio::time::Instant::now() + PATIENCE;
             for task in tasks {
                 match tokio::time::timeout_at(last, task).await {
-                    Ok(part) => seen.merge(&part??),
-                    Err(_) => seen.unanswered += 1,
+                    Ok(ended) => ended??,
+                    Err(_) => late += 1,
                 }
             }
-            seen.unanswered += line.borrow().waiting.len() as u64;
+            let mut seen = seen.replace(Seen::new());
+            seen.unanswered = late + line.borrow().waiting.len() as u64;
             Ok(seen)
         })
     })
@@ -110,14 +115,13 @@ async fn pace(
 async fn answer(
     connection_number: usize,
     mut connection: Connection,
-    start: Instant,
-    span: Span,
+    (start, span): (Instant, Span),
     maker: Maker,
-    line: Rc<RefCell<Line>>,
-    news: Rc<Notify>,
-) -> Result<Seen> {
+    line: &RefCell<Line>,
+    news: &Notify,
+    seen: &RefCell<Seen>,
+) -> Result<()> {
     let mut rng = Rng::new(connection_number as u64 + 1);
-    let mut seen = Seen::new();
     let mut request = Vec::with_capacity(4096);
     let from = start + span.warm_up;
     let give_up = from + span.measure + PATIENCE;
@@ -129,7 +133,7 @@ async fn answer(
         };
         let Some((due, number)) = next else {
             if ended {
-                return Ok(seen);
+                return Ok(());
             }
             told.await;
             continue;
@@ -139,10 +143,10 @@ async fn answer(
         let status = connection.send(&request).await?;
         let now = Instant::now();
         if due >= from {
-            seen.count(status, now - due);
+            seen.borrow_mut().count(status, now - due);
         }
         if now >= give_up {
-            return Ok(seen);
+            return Ok(());
         }
     }
 }

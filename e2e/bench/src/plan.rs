@@ -39,6 +39,8 @@ pub(crate) struct Results {
     pub(crate) machine: Value,
     pub(crate) rows: Vec<Row>,
     pub(crate) took: Duration,
+    /// What could not be measured to the end, and why.
+    pub(crate) failures: Vec<String>,
 }
 
 impl Results {
@@ -50,7 +52,12 @@ impl Results {
 /// Measures all that the settings ask for.
 pub(crate) fn run(settings: &Settings) -> Result<Results> {
     let since = Instant::now();
-    let mut results = Results { machine: machine::describe(), rows: Vec::new(), took: Duration::ZERO };
+    let mut results = Results {
+        machine: machine::describe(),
+        rows: Vec::new(),
+        took: Duration::ZERO,
+        failures: Vec::new(),
+    };
     results.machine["connections"] = json!(settings.connections);
     results.machine["generator_threads"] = json!(settings.threads);
     let pki = Pki::new()?;
@@ -58,7 +65,11 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
         if settings.wants(kind.name()) {
             eprintln!("-- {}", kind.name());
             let mut one = One { settings, kind, rows: &mut results.rows };
-            one.measure(&pki)?;
+            // What was measured before it failed counts, and so do the others.
+            if let Err(error) = one.measure(&pki) {
+                eprintln!("   {} FAILED: {error:#}", kind.name());
+                results.failures.push(format!("{}: {error:#}", kind.name()));
+            }
         }
     }
     results.took = since.elapsed();

@@ -116,6 +116,9 @@ pub(crate) fn print(results: &Results, settings: &Settings) -> Result<()> {
         };
         writeln!(out, "{:<36} {:>10} {reached:>9}  {verdict}", goal.what, goal.wanted)?;
     }
+    for failure in &results.failures {
+        writeln!(out, "FAILED {failure}")?;
+    }
     Ok(out.flush()?)
 }
 
@@ -146,6 +149,7 @@ fn as_json(results: &Results, settings: &Settings) -> Value {
         "mode": settings.mode,
         "seconds": round(results.took.as_secs_f64()),
         "machine": results.machine,
+        "failures": results.failures,
         "goals": goals,
         "rows": rows,
     })
