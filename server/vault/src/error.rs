@@ -64,6 +64,9 @@ pub(crate) enum Fail {
     /// The vault is sealed.
     #[error("Vault is sealed")]
     Sealed,
+    /// The token to be unwrapped is there, and empty.
+    #[error("error validating wrapping token: empty token in request body")]
+    Unwrapping,
     /// A token that was asked about, and that nobody knows.
     #[error("bad token")]
     UnknownToken,
@@ -120,7 +123,7 @@ impl Fail {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::BadRequest(_) => 400,
-            Self::BadToken | Self::Denied | Self::Login(_) | Self::UnknownToken => 403,
+            Self::BadToken | Self::Denied | Self::Login(_) | Self::UnknownToken | Self::Unwrapping => 403,
             Self::Absent(_) | Self::NoRoute(_) | Self::NotFound | Self::UnsupportedPath => 404,
             Self::NoOperation => 405,
             Self::TooLarge(_) => 413,

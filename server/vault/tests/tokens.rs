@@ -99,6 +99,8 @@ async fn what_is_unknown_is_answered_as_vault_does() {
     let gone = ask("revoke-accessor", json!({"accessor": "zz"})).await.expect(200);
     assert_eq!(gone.body["warnings"], json!(["No token found with this accessor"]));
     assert_eq!(ask("renew-self", json!({})).await.expect(400).text("/errors/0"), "lease is not renewable");
+    let nowhere = ask("nosuch", json!({})).await.expect(404);
+    assert_eq!(nowhere.text("/errors/0"), "1 error occurred:\n\t* unsupported path\n\n");
     let tidy = ask("tidy", json!({})).await.expect(202);
     assert!(tidy.text("/warnings/0").starts_with("Tidy operation successfully started."));
 }

@@ -73,6 +73,7 @@ async fn a_wrapped_reply_has_vaults_shape_and_is_given_out_once() {
     assert_eq!(unwrap(&bed, &token).await.expect(400).text("/errors/0"), NOT_VALID);
     for path in ["lookup", "unwrap", "rewrap"] {
         let path = format!("sys/wrapping/{path}");
+        bed.post(&path, &root, json!({"token": ""})).await.expect(403);
         let said = bed.post(&path, &root, json!({"token": token})).await.expect(400);
         assert_eq!(said.text("/errors/0"), NOT_VALID);
     }

@@ -24,6 +24,20 @@ use crate::request::Operation;
 use crate::revoke;
 use crate::rows;
 
+/// What is written to below `auth/token/`, roles aside.
+const KNOWN: [&str; 11] = [
+    "create",
+    "create-orphan",
+    "lookup-accessor",
+    "renew",
+    "renew-accessor",
+    "renew-self",
+    "revoke",
+    "revoke-accessor",
+    "revoke-orphan",
+    "revoke-self",
+    "tidy",
+];
 const NOT_RENEWED: &str = "batch tokens cannot be renewed";
 const NOT_REVOKED: &str = "batch tokens cannot be revoked";
 
@@ -36,6 +50,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
     let allowed: &[Operation] = match rest {
         "lookup" | "lookup-self" => &[Read, Update],
         "accessors" | "accessors/" => &[List],
+        _ if !KNOWN.contains(&rest) && !rest.starts_with("create/") => return Err(Fail::UnsupportedPath),
         _ => &[Update],
     };
     only(&ctx.request, allowed)?;
@@ -102,7 +117,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         _ if rest.starts_with("create/") => {
             create::create(ctx, permitted, By::Role(rest.strip_prefix("create/").unwrap_or(""))).await
         }
-        _ => Err(Fail::NoRoute(ctx.request.path.clone())),
+        _ => Err(Fail::UnsupportedPath),
     }
 }
 
@@ -128,7 +143,13 @@ fn lookup_self(ctx: &Ctx, caller: &LiveToken) -> Outcome {
     // Not looked up anew: this may have been its last use.
     let left = caller.entry.uses_left.map(|left| left.saturating_sub(1));
     let entry = TokenEntry { uses_left: left, ..caller.entry.clone() };
-    Outcome::data(lookup_data(&entry, caller.identity_policies(), ctx.request.token.as_ref(), ctx.now))
+    let token = ctx.request.token.as_ref();
+    let mut data = lookup_data(&entry, caller.identity_policies(), token, ctx.now);
+    if left == Some(0) {
+        // Zero is for tokens whose uses are not counted.
+        data["num_uses"] = json!(-1);
+    }
+    Outcome::data(data)
 }
 
 /// `data` of a lookup. The token itself is shown only to who sent it.

@@ -61,7 +61,7 @@ pub(crate) fn by_wrapping_token(rest: &str, request: &Request) -> bool {
 
 /// Handles `sys/wrapping/<rest>`.
 pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> Result<Outcome, Fail> {
-    let verb = Verb::of(rest).ok_or_else(|| Fail::NoRoute(ctx.request.path.clone()))?;
+    let verb = Verb::of(rest).ok_or(Fail::UnsupportedPath)?;
     match verb {
         Verb::Lookup => {
             only(&ctx.request, &[Operation::Read, Operation::Update])?;
@@ -93,7 +93,8 @@ fn not_valid() -> Fail {
 /// The wrapping token of a request: named in the body, or the one who asks.
 fn named(ctx: &Ctx) -> Result<TokenHash, Fail> {
     let tokens = &ctx.open.tokens;
-    match ctx.text("token")?.filter(|text| !text.is_empty()) {
+    match ctx.text("token")? {
+        Some("") => Err(Fail::Unwrapping),
         Some(text) => Token::parse(text).map(|token| tokens.hash(&token)).map_err(|_| not_valid()),
         None => ctx.request.token.as_ref().map(|token| tokens.hash(token)).ok_or_else(not_valid),
     }
@@ -216,7 +217,7 @@ pub(crate) async fn wrap(
     let open = std::sync::Arc::clone(&ctx.open);
     let token = Token::generate(&mut rand::rng());
     let owner = caller.or(outcome.identity.as_ref());
-    let entry = wrapping_entry(&open, &token, &ctx.request.path, ttl, owner, ctx.now);
+    let entry = wrapping_entry(&open, &token, &asked_path(&ctx.request), ttl, owner, ctx.now);
     ctx.about("wrapping_accessor", entry.accessor.as_str());
     let owner = owner.cloned();
     let (lease_id, identity, seal) = (outcome.lease_id.take(), outcome.identity.take(), outcome.seal);
@@ -237,6 +238,12 @@ pub(crate) async fn wrap(
     stored?;
     let wrapped = Outcome::wrapped(info(&entry, &token, wrapped_accessor));
     Ok(Outcome { lease_id, identity, events, seal, undo: Some(Undo::Token(entry.hash)), ..wrapped })
+}
+
+/// The path that was asked; directories end in a slash.
+fn asked_path(request: &Request) -> String {
+    let listing = matches!(request.operation, Operation::List | Operation::Scan);
+    if listing && !request.path.ends_with('/') { format!("{}/", request.path) } else { request.path.clone() }
 }
 
 async fn insert_in(
