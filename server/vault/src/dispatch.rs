@@ -88,6 +88,12 @@ impl Target {
         matches!(self, Self::Sys(rest) if token::wrapping::by_wrapping_token(rest, request))
     }
 
+    /// Whether this is answered also without a token, with less.
+    pub(crate) fn for_everybody(&self, request: &Request) -> bool {
+        matches!(self, Self::Sys(rest) if rest == "internal/ui/mounts")
+            && request.operation == Operation::Read
+    }
+
     /// Whether every living token may do this, whatever its policies.
     pub(crate) fn for_any_token(&self, request: &Request) -> bool {
         let Self::Sys(rest) = self else { return false };

@@ -46,6 +46,9 @@ pub(crate) enum Fail {
     /// An engine.
     #[error("{0}")]
     Engine(EngineError),
+    /// Not for this caller; the message says what he would need.
+    #[error("{0}")]
+    Forbidden(String),
     /// Something of this program's own doing.
     #[error("internal error: {0}")]
     Internal(&'static str),
@@ -123,7 +126,7 @@ impl Fail {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::BadRequest(_) => 400,
-            Self::BadToken | Self::Denied | Self::Login(_) | Self::UnknownToken | Self::Unwrapping => 403,
+            Self::BadToken | Self::Denied | Self::Forbidden(_) | Self::Login(_) | Self::UnknownToken | Self::Unwrapping => 403,
             Self::Absent(_) | Self::NoRoute(_) | Self::NotFound | Self::UnsupportedPath => 404,
             Self::NoOperation => 405,
             Self::TooLarge(_) => 413,

@@ -22,7 +22,7 @@ use crate::error::Fail;
 use crate::events::Events;
 use crate::lease::Leases;
 use crate::metrics::Metrics;
-use crate::mounts::{Mount, MountTable};
+use crate::mounts::{Class, Mount, MountTable};
 use crate::outage::{Heartbeat, Outage};
 use crate::policy::Policies;
 use crate::rows;
@@ -134,8 +134,11 @@ impl Open {
     }
 
     /// The first and the longest life of what a mount issues, from what was asked for (zero: nothing).
+    /// Without a mount it is about a token that `auth/token/` makes.
     pub(crate) fn life(&self, mount: Option<&Mount>, ttl: Duration, max: Duration) -> (Duration, Duration) {
         let config = &self.around.config;
+        let own = if mount.is_none() { self.mounts.at(Class::Auth, "token") } else { None };
+        let mount = mount.or(own.as_deref());
         let or = |wanted: Duration, other: Duration| if wanted.is_zero() { other } else { wanted };
         let mount_default = mount.map_or(Duration::ZERO, |m| m.default_ttl);
         let mount_max = or(mount.map_or(Duration::ZERO, |m| m.max_ttl), config.max_lease_ttl);

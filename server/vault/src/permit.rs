@@ -36,6 +36,11 @@ impl Permitted {
         self.caller.as_ref().ok_or(Fail::BadToken)
     }
 
+    /// Whether nobody in particular asks.
+    pub(crate) const fn is_anonymous(&self) -> bool {
+        self.caller.is_none()
+    }
+
     /// Whether he acts as an administrator on this path.
     pub(crate) const fn sudo(&self) -> bool {
         self.sudo

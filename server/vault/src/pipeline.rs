@@ -262,7 +262,12 @@ async fn permit(ctx: &mut Ctx, target: Option<&Target>) -> Result<Permitted, Fai
     if by_shares && target.is_some_and(|t| t.by_shares(&ctx.request)) {
         return Ok(permit::anonymous());
     }
-    let caller = authenticate(ctx).await?;
+    let caller = match authenticate(ctx).await {
+        Err(Fail::BadToken) if target.is_some_and(|t| t.for_everybody(&ctx.request)) => {
+            return Ok(permit::anonymous());
+        }
+        found => found?,
+    };
     if target.is_some_and(|t| t.for_any_token(&ctx.request)) {
         return Ok(permit::any_token(caller));
     }

@@ -37,7 +37,9 @@ pub(crate) async fn sweep(open: &Arc<Open>) -> Result<(), Fail> {
     let tokens = expire_tokens(open).await;
     let leases = expire_leases(open).await;
     let secret_ids = auth::approle::remove_expired(open, BATCH).await;
-    dying.and(tokens).and(leases).and(secret_ids).and(clear_tombstones(open).await)
+    let mounts = crate::mounts::finish_removals(open).await;
+    let rest = secret_ids.and(mounts).and(clear_tombstones(open).await);
+    dying.and(tokens).and(leases).and(rest)
 }
 
 async fn due<T: serde::de::DeserializeOwned>(

@@ -263,12 +263,37 @@ impl Acl {
         self.boundaries.iter().fold(own, |set, b| set.and(b.capability_set(path)))
     }
 
-    /// Whether anything at or below a mount may be granted: what the preflight of `kv` commands asks. An
-    /// over-estimate; it decides about seeing that a mount exists, nothing else.
+    /// Every rule, merged over the policies that have it, and what it grants inside the boundaries where that can be
+    /// said of one path.
+    pub fn rules(&self) -> impl Iterator<Item = (&PathPattern, Capabilities)> {
+        self.rules.iter().map(|rule| {
+            let path = VaultPath::parse(rule.pattern.as_str()).ok().filter(|_| rule.pattern.is_exact());
+            let bounded = path.filter(|_| !self.boundaries.is_empty()).map(|p| self.capability_set(&p));
+            (&rule.pattern, bounded.unwrap_or(rule.capabilities))
+        })
+    }
+
+    /// Whether anything at or below a mount (given with its slash) may be granted: what the preflight of `kv`
+    /// commands asks. It decides about seeing that a mount exists, nothing else.
     pub fn sees_mount(&self, mount: &str) -> bool {
-        let granting = |r: &Merged| r.capabilities.grants_any() && r.pattern.touches(mount);
-        let own = self.root || self.rules.iter().any(granting);
-        own && self.boundaries.iter().all(|b| b.sees_mount(mount))
+        self.sees_own(mount) && self.boundaries.iter().all(|b| b.sees_mount(mount))
+    }
+
+    fn sees_own(&self, mount: &str) -> bool {
+        if self.root {
+            return true;
+        }
+        // At the mount itself, as it is decided for any path.
+        if self.select(Forms::listing(mount)).is_some_and(|r| r.capabilities.grants_any()) {
+            return true;
+        }
+        // Below it, by a rule that begins with it, or by one with a `+` that can reach it.
+        let bare = mount.strip_suffix('/').unwrap_or(mount);
+        self.rules.iter().filter(|r| r.capabilities.grants_any()).any(|r| {
+            let text = r.pattern.as_str();
+            let below = text.strip_prefix(bare).is_some_and(|rest| rest.starts_with('/'));
+            below || (r.pattern.wildcards() > 0 && r.pattern.touches(mount))
+        })
     }
 }
 

@@ -3,7 +3,13 @@
 //!
 //! Only the table. What a mount does is the engine's or the auth method's.
 
+mod builtin;
 mod ops;
+mod preflight;
+mod remount;
+mod removal;
+mod show;
+mod tuning;
 mod upgrade;
 
 use std::collections::BTreeMap;
@@ -16,7 +22,14 @@ use coffer_core::time::Timestamp;
 use coffer_engines::kv::PLAIN_KIND;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use ops::{blank, handle, preflight, revoke_issued};
+use remount::Move;
+
+pub(crate) use ops::{blank, handle};
+pub(crate) use preflight::{listed_for_all, preflight, visible};
+pub(crate) use remount::{handle as remount, handle_status as remount_status};
+pub(crate) use removal::{finish as finish_removals, revoke_issued};
+pub(crate) use show::inspect;
+pub(crate) use tuning::Tuning;
 
 use crate::auth::lockout::LockoutConfig;
 use crate::codec;
@@ -59,11 +72,25 @@ pub(crate) struct Mount {
     /// Of an auth mount: what locks a name out. None: as Vault does unless told otherwise.
     #[serde(default)]
     pub(crate) lockout: Option<LockoutConfig>,
-    /// Being removed: it answers nothing any more, but what it issued is still to be taken back.
+    /// Being removed or moved: it answers nothing any more, but what it issued is still to be taken back.
     pub(crate) tainted: bool,
     /// On its way from one version of its engine to the next: it answers nothing until that is done.
     #[serde(default)]
     pub(crate) upgrading: bool,
+    /// Being removed, and nothing that it issued is left: its path is free, its rows go bit by bit.
+    #[serde(default)]
+    pub(crate) erasing: bool,
+    /// Being moved to another path: it answers nothing while what it issued is revoked.
+    #[serde(default)]
+    pub(crate) moving: bool,
+    /// Kept and shown as it was given: there is one server, so every mount is local.
+    #[serde(default)]
+    pub(crate) local: bool,
+    /// Kept and shown as it was given: every row is sealed anyhow.
+    #[serde(default)]
+    pub(crate) seal_wrap: bool,
+    #[serde(default)]
+    pub(crate) tuning: Tuning,
 }
 
 impl Mount {
@@ -94,6 +121,16 @@ impl Mount {
         if self.upgrading { Err(upgrade::refusal()) } else { Ok(()) }
     }
 
+    /// One that every vault has. It is found by its name and not through this table.
+    pub(crate) fn is_builtin(&self) -> bool {
+        builtin::is(self.class, &self.kind)
+    }
+
+    /// Whether requests may come to it.
+    const fn answers(&self) -> bool {
+        !self.tainted && !self.erasing && !self.moving
+    }
+
     /// The guarded row that is this mount.
     pub(crate) fn key(&self) -> coffer_barrier::RowKey {
         rows::mount(self.created, self.id)
@@ -106,12 +143,19 @@ pub(crate) struct MountTable {
     table: Swap<Vec<Arc<Mount>>>,
     /// Changes of the table, one at a time: "is this path free" must stay true until it is taken.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// What `sys/remount/status` can be asked about, newest last.
+    moves: std::sync::Mutex<std::collections::VecDeque<Move>>,
 }
 
 impl MountTable {
     /// Reads the table.
     pub(crate) async fn load(barrier: Arc<Barrier>) -> Result<Self, Fail> {
-        let table = Self { barrier, table: Swap::new(Vec::new()), changing: tokio::sync::Mutex::default() };
+        let table = Self {
+            barrier,
+            table: Swap::new(Vec::new()),
+            changing: tokio::sync::Mutex::default(),
+            moves: std::sync::Mutex::default(),
+        };
         table.reload().await?;
         Ok(table)
     }
@@ -120,22 +164,35 @@ impl MountTable {
     pub(crate) async fn reload(&self) -> Result<(), Fail> {
         let reader = self.barrier.reader().await?;
         let rows = reader.range_ordered(MountId::SYSTEM, rows::MOUNTS, u64::MAX, MOUNTS_MAX).await?;
-        let mounts: Result<Vec<_>, Fail> =
+        let stored: Result<Vec<_>, Fail> =
             rows.iter().map(|(_, _, bytes)| codec::decode::<Mount>(bytes).map(Arc::new)).collect();
-        self.table.store(mounts?);
+        let mut mounts = stored?;
+        for builtin in builtin::all(&self.barrier.hmac_key("mount")?) {
+            // One that was tuned is stored.
+            if !mounts.iter().any(|m| m.id == builtin.id) {
+                mounts.push(Arc::new(builtin));
+            }
+        }
+        self.table.store(mounts);
         Ok(())
+    }
+
+    /// Every mount, also those that are being erased.
+    pub(crate) fn table(&self) -> Arc<Vec<Arc<Mount>>> {
+        self.table.load()
     }
 
     /// All mounts of a class, by path.
     pub(crate) fn all(&self, class: Class) -> Vec<Arc<Mount>> {
-        let mut mounts: Vec<_> = self.table.load().iter().filter(|m| m.class == class).cloned().collect();
+        let table = self.table.load();
+        let mut mounts: Vec<_> = table.iter().filter(|m| m.class == class && !m.erasing).cloned().collect();
         mounts.sort_by(|a, b| a.path.cmp(&b.path));
         mounts
     }
 
     /// The mount at exactly this path.
     pub(crate) fn at(&self, class: Class, path: &str) -> Option<Arc<Mount>> {
-        self.table.load().iter().find(|m| m.class == class && m.path == path).cloned()
+        self.table.load().iter().find(|m| m.class == class && m.path == path && !m.erasing).cloned()
     }
 
     /// The mount of this id, whatever its path.
@@ -153,29 +210,48 @@ impl MountTable {
         };
         let found = table
             .iter()
-            .filter(|m| m.class == class && !m.tainted)
+            .filter(|m| m.class == class && m.answers() && !m.is_builtin())
             .filter_map(|m| below(m).map(|rest| (m, rest)))
             .max_by_key(|(m, _)| m.path.len());
         found.map(|(mount, rest)| (Arc::clone(mount), rest))
     }
 
-    /// Fails if a mount at `path` would get in the way of another, or would be got in the way of.
-    pub(crate) fn check_free(&self, class: Class, path: &str) -> Result<(), Fail> {
+    /// The mount that a full path (with `auth/` where it belongs) is at or below, built-in ones too.
+    pub(crate) fn containing(&self, full: &str) -> Option<Arc<Mount>> {
         let table = self.table.load();
-        if table.len() >= MOUNTS_MAX {
+        let below = |m: &Mount| format!("{full}/").starts_with(&m.full_path());
+        table.iter().filter(|m| m.answers() && below(m)).max_by_key(|m| m.path.len()).cloned()
+    }
+
+    fn remember(&self, made: Move, most: usize) {
+        let mut moves = self.moves.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if moves.len() >= most {
+            moves.pop_front();
+        }
+        moves.push_back(made);
+    }
+
+    fn moved<T>(&self, look: impl Fn(&Move) -> Option<T>) -> Option<T> {
+        let moves = self.moves.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        moves.iter().rev().find_map(look)
+    }
+
+    /// Fails if there is no room for one more mount.
+    pub(crate) fn check_room(&self) -> Result<(), Fail> {
+        if self.table.load().len() >= MOUNTS_MAX {
             return Err(bad(format!("there are {MOUNTS_MAX} mounts already")));
         }
+        Ok(())
+    }
+
+    /// The mount that one at `path` would get in the way of, or be got in the way of by.
+    pub(crate) fn in_the_way(&self, class: Class, path: &str) -> Option<Arc<Mount>> {
+        let table = self.table.load();
         let below = |outer: &str, inner: &str| {
             inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let taken = table
-            .iter()
-            .find(|m| m.class == class && (below(&m.path, path) || below(path, &m.path)))
-            .map(|m| m.full_path());
-        match taken {
-            Some(at) => Err(bad(format!("path is already in use at {at}"))),
-            None => Ok(()),
-        }
+        let meets = |m: &Mount| below(&m.path, path) || below(path, &m.path);
+        table.iter().find(|m| m.class == class && !m.erasing && meets(m)).cloned()
     }
 
     /// Within a transaction: writes a mount.
@@ -187,7 +263,7 @@ impl MountTable {
     pub(crate) async fn guard_in(writer: &mut Writer, mount: &Mount) -> Result<(), Fail> {
         let key = mount.key();
         let stored = codec::get::<Mount>(writer as &dyn Read, &key).await?;
-        let Some(stored) = stored.filter(|m| !m.tainted) else {
+        let Some(stored) = stored.filter(Mount::answers) else {
             return Err(Fail::NoRoute(mount.full_path()));
         };
         stored.check_ready()?;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod capabilities;
+mod internal;
 pub(crate) mod keys;
 mod locked_users;
 mod policies;
@@ -41,15 +42,12 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         "capabilities" | "capabilities-self" | "capabilities-accessor" => {
             capabilities::handle(ctx, permitted, first).await
         }
-        "internal" => {
-            only(&ctx.request, &[Operation::Read])?;
-            match below.strip_prefix("ui/mounts") {
-                Some(path) if path.is_empty() || path.starts_with('/') => {
-                    mounts::preflight(ctx, permitted, path)
-                }
-                _ => Err(Fail::NoRoute(ctx.request.path.clone())),
-            }
-        }
+        "remount" if below.is_empty() => mounts::remount(ctx).await,
+        "remount" => match below.strip_prefix("status/") {
+            Some(id) => mounts::remount_status(ctx, id),
+            None => Err(Fail::UnsupportedPath),
+        },
+        "internal" => internal::handle(ctx, permitted, below),
         "audit" => audit::handle(ctx, below).await,
         "audit-hash" => audit::hash(ctx, below),
         "metrics" => {
@@ -90,7 +88,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
             events::check_pattern(pattern)?;
             Ok(Outcome::data(json!({ "subscribed": pattern })))
         }
-        _ => Err(Fail::NoRoute(ctx.request.path.clone())),
+        _ => Err(Fail::UnsupportedPath),
     }
 }
 
