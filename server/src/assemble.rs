@@ -56,6 +56,8 @@ fn vault_config(config: &Config) -> VaultConfig {
         max_lease_ttl,
         cluster_name: config.cluster_name.clone().unwrap_or(defaults.cluster_name),
         node_name: node_name().unwrap_or(defaults.node_name),
+        client_rate: None,
+        token_rate: None,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         storage_type: config.storage.name().to_owned(),
         audit: config.audit.clone(),

@@ -42,6 +42,7 @@ pub(crate) fn unfit_status(why: &Unfit) -> StatusCode {
         | Unfit::Code(_)
         | Unfit::CutOff
         | Unfit::Form
+        | Unfit::Forwarded(_)
         | Unfit::LongToken
         | Unfit::Path(_)
         | Unfit::Query

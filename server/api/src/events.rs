@@ -18,7 +18,7 @@ use serde_json::Map;
 
 use crate::answer;
 use crate::parse::{Head, Unfit};
-use crate::routes::request;
+use crate::routes::{Admitted, request};
 use crate::state::Api;
 
 /// A subscriber says nothing but pongs and goodbye.
@@ -30,6 +30,7 @@ pub(crate) async fn subscribe(
     id: &str,
     parts: &mut Parts,
     head: Head,
+    admitted: Admitted,
     pattern: &str,
 ) -> Result<Response, Unfit> {
     if head.operation != Operation::Read {
@@ -40,7 +41,7 @@ pub(crate) async fn subscribe(
     }
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await.ok();
     let after = head.query.get("after").cloned();
-    let request = request(api, id, parts, head, Map::new());
+    let request = request(api, id, head, admitted, Map::new());
     let events = match api.vault.subscribe(request, pattern, after).await {
         Ok(events) => Events { events, api: api.clone() },
         Err(refused) => return Ok(answer::audited(refused)),

@@ -6,8 +6,10 @@
 
 mod answer;
 mod events;
+mod forwarded;
 mod json;
 mod parse;
+mod rate;
 mod routes;
 mod state;
 mod status;
@@ -15,5 +17,6 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use forwarded::TrustedProxies;
 pub use routes::router;
 pub use state::{Api, Limits, Peer};

@@ -55,6 +55,8 @@ pub(crate) enum Unfit {
     #[error("error parsing X-Vault-Wrap-TTL header: {0}")]
     Wrapping(&'static str),
     #[error("{0}")]
+    Forwarded(&'static str),
+    #[error("{0}")]
     Body(#[from] BodyError),
     #[error("invalid value for {0:?}: expected an HTTP status from 200 to 599")]
     Code(&'static str),

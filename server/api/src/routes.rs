@@ -3,11 +3,14 @@
 //! Routing is done on the canonical path, not on the bytes of the URL: there is no spelling of a path that
 //! reaches something else than the policies looked at.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::Response;
-use coffer_vault::{Refusal, Request, StatusRequest};
+use coffer_vault::{Admission, Refusal, Request, StatusRequest};
 use http::HeaderMap;
 use http::request::Parts;
 use http_body_util::{BodyExt, Limited};
@@ -15,9 +18,10 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::forwarded::TrustedProxies;
 use crate::parse::{self, Head, Unfit};
 use crate::state::{Api, Peer};
-use crate::{answer, events, json, status};
+use crate::{answer, events, json, rate, status};
 
 /// Everything the server answers.
 pub fn router(api: Api) -> Router {
@@ -43,13 +47,22 @@ async fn route(api: &Api, id: &str, parts: &mut Parts, body: Body) -> Result<Res
             let pattern = place.strip_prefix("sys/events/subscribe/").filter(|_| method == "GET");
             let pattern = pattern.map(|pattern| pattern.trim_end_matches('/').to_owned());
             let head = parse::head(&parts.method, &path, &parts.uri, &parts.headers)?;
-            return match pattern {
-                Some(pattern) => events::subscribe(api, id, parts, head, &pattern).await,
-                None => logical(api, id, parts, head, body).await,
+            // After the size, before anything is parsed or looked up.
+            let ip = client_ip(parts)?;
+            let (info, over_limit) = match api.vault.admit(&head.path, ip, head.token.as_ref()) {
+                Admission::Pass(info) => (info, false),
+                Admission::Over(over) if over.unless_root => (over.info, true),
+                Admission::Over(over) => return Ok(rate::refuse(api, id, parts, ip, over).await),
             };
+            let admitted = Admitted { ip, over_limit };
+            let response = match pattern {
+                Some(pattern) => events::subscribe(api, id, parts, head, admitted, &pattern).await?,
+                None => logical(api, id, parts, head, admitted, body).await?,
+            };
+            return Ok(rate::tell(response, info));
         }
     };
-    let reply = api.vault.status(id, Peer::ip(&parts.extensions), status).await;
+    let reply = api.vault.status(id, client_ip(parts)?, status).await;
     Ok(answer::status(reply))
 }
 
@@ -62,18 +75,47 @@ async fn entry(State(api): State<Api>, request: HttpRequest) -> Response {
     }
 }
 
+/// A request that the rate limits let go on.
+#[derive(Clone, Copy)]
+pub(crate) struct Admitted {
+    pub(crate) ip: IpAddr,
+    pub(crate) over_limit: bool,
+}
+
+/// Whose request this is: the peer, or whom a trusted proxy names.
+fn client_ip(parts: &Parts) -> Result<IpAddr, Unfit> {
+    let peer = Peer::ip(&parts.extensions);
+    match parts.extensions.get::<Arc<TrustedProxies>>() {
+        Some(proxies) => proxies.client(peer, &parts.headers).map_err(Unfit::Forwarded),
+        None => Ok(peer),
+    }
+}
+
 /// What is on the catch-all path: the vault's own routes.
-async fn logical(api: &Api, id: &str, parts: &Parts, head: Head, body: Body) -> Result<Response, Unfit> {
+async fn logical(
+    api: &Api,
+    id: &str,
+    parts: &Parts,
+    head: Head,
+    admitted: Admitted,
+    body: Body,
+) -> Result<Response, Unfit> {
     let body = if head.operation.writes() && parts.method != http::Method::DELETE {
         read(api, &parts.headers, body).await?
     } else {
         Map::new()
     };
-    Ok(answer::audited(api.vault.handle(request(api, id, parts, head, body)).await))
+    Ok(answer::audited(api.vault.handle(request(api, id, head, admitted, body)).await))
 }
 
 /// What the vault is given.
-pub(crate) fn request(api: &Api, id: &str, parts: &Parts, head: Head, body: Map<String, Value>) -> Request {
+pub(crate) fn request(
+    api: &Api,
+    id: &str,
+    head: Head,
+    admitted: Admitted,
+    body: Map<String, Value>,
+) -> Request {
     Request {
         id: id.to_owned(),
         operation: head.operation,
@@ -82,7 +124,8 @@ pub(crate) fn request(api: &Api, id: &str, parts: &Parts, head: Head, body: Map<
         body,
         query: head.query,
         wrap_ttl: head.wrap_ttl,
-        client_ip: Peer::ip(&parts.extensions),
+        over_limit: admitted.over_limit,
+        client_ip: admitted.ip,
         received: api.clock.now(),
     }
 }
@@ -118,7 +161,8 @@ async fn refuse(api: &Api, id: String, parts: &Parts, why: &Unfit) -> Response {
         id,
         method: parts.method.as_str().chars().take(METHOD_CHARS_MAX).collect(),
         path: parts.uri.path().trim_start_matches("/v1/").to_owned(),
-        client_ip: Peer::ip(&parts.extensions),
+        // Where the proxy's word is not taken, the proxy is the client.
+        client_ip: client_ip(parts).unwrap_or_else(|_| Peer::ip(&parts.extensions)),
         status: answer::unfit_status(why).as_u16(),
         message: why.to_string(),
     };

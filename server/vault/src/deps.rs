@@ -37,6 +37,15 @@ pub trait FetchKeys: Send + Sync + 'static {
     async fn fetch(&self, query: &KeysQuery) -> Result<String, String>;
 }
 
+/// How many requests in what time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestRate {
+    /// Requests in a window.
+    pub requests: u64,
+    /// The window's length.
+    pub interval: Duration,
+}
+
 /// What an administrator may set.
 #[derive(Clone, Debug)]
 pub struct VaultConfig {
@@ -52,6 +61,10 @@ pub struct VaultConfig {
     pub version: String,
     /// The kind of storage, as `sys/seal-status` tells it.
     pub storage_type: String,
+    /// How much every client address may ask for; none: as much as it likes.
+    pub client_rate: Option<RequestRate>,
+    /// How much may be asked for with each token.
+    pub token_rate: Option<RequestRate>,
     /// The built-in audit log.
     pub audit: AuditSettings,
     /// Further audit devices.
@@ -75,6 +88,8 @@ impl Default for VaultConfig {
             node_name: "coffer-0".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             storage_type: "embedded".into(),
+            client_rate: None,
+            token_rate: None,
             audit: AuditSettings::default(),
             audit_devices: Vec::new(),
             audit_directories: Vec::new(),

@@ -76,6 +76,9 @@ pub(crate) enum Fail {
     /// Over a limit that the message names.
     #[error("{0}")]
     TooLarge(String),
+    /// Over a rate limit.
+    #[error("{0}")]
+    TooManyRequests(String),
     /// The method or engine that is mounted there knows no such path.
     #[error("unsupported path")]
     UnsupportedPath,
@@ -126,10 +129,16 @@ impl Fail {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::BadRequest(_) => 400,
-            Self::BadToken | Self::Denied | Self::Forbidden(_) | Self::Login(_) | Self::UnknownToken | Self::Unwrapping => 403,
+            Self::BadToken
+            | Self::Denied
+            | Self::Forbidden(_)
+            | Self::Login(_)
+            | Self::UnknownToken
+            | Self::Unwrapping => 403,
             Self::Absent(_) | Self::NoRoute(_) | Self::NotFound | Self::UnsupportedPath => 404,
             Self::NoOperation => 405,
             Self::TooLarge(_) => 413,
+            Self::TooManyRequests(_) => 429,
             Self::Audit | Self::Internal(_) => 500,
             Self::Sealed | Self::Unavailable(_) => 503,
             Self::Barrier(error) => barrier_status(error),

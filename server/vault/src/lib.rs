@@ -28,6 +28,7 @@ mod params;
 mod permit;
 mod pipeline;
 mod policy;
+mod quota;
 mod request;
 mod revoke;
 mod rows;
@@ -43,9 +44,10 @@ pub use audit::{
 };
 pub use auth::HttpKeys;
 pub use cache::CacheSettings;
-pub use deps::{Clock, Deps, FetchKeys, KeysQuery, VaultConfig};
+pub use deps::{Clock, Deps, FetchKeys, KeysQuery, RequestRate, VaultConfig};
 pub use error::VaultError;
 pub use events::EventStream;
+pub use quota::{Admission, RateInfo, TooMany};
 pub use request::{
     EncodedJson, HealthParams, Operation, Refusal, Reply, ReplyBody, Request, StatusRequest, scrub,
 };

@@ -12,6 +12,7 @@ pub(crate) struct Metrics {
     requests: [IntCounter; Operation::ALL.len()],
     pub(crate) caches: CacheMeters,
     pub(crate) leases_issued: IntCounter,
+    pub(crate) rate_limited: IntCounter,
     pub(crate) leases_revoked: IntCounter,
     pub(crate) revoke_failures: IntCounter,
     pub(crate) leases_overdue: IntGauge,
@@ -45,6 +46,7 @@ impl Metrics {
         Ok(Self {
             requests,
             caches: CacheMeters::new(&registry)?,
+            rate_limited: counter("coffer_requests_rate_limited_total", "Requests refused by a rate limit")?,
             leases_issued: counter("coffer_leases_issued_total", "Leases delivered since the start")?,
             leases_revoked: counter("coffer_leases_revoked_total", "Leases taken back since the start")?,
             revoke_failures: counter(

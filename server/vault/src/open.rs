@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::mounts::{Class, Mount, MountTable};
 use crate::outage::{Heartbeat, Outage};
 use crate::policy::Policies;
+use crate::quota::Quotas;
 use crate::rows;
 use crate::token::Tokens;
 
@@ -48,6 +49,7 @@ pub(crate) struct Open {
     pub(crate) barrier: Arc<Barrier>,
     pub(crate) mounts: MountTable,
     pub(crate) policies: Policies,
+    pub(crate) quotas: Quotas,
     pub(crate) tokens: Tokens,
     pub(crate) leases: Leases,
     pub(crate) keys: KeyCache,
@@ -101,6 +103,8 @@ impl Open {
                 meters.policies.clone(),
                 Arc::clone(&validity),
             ),
+            quotas: Quotas::load(Arc::clone(&barrier), around.config.client_rate, around.config.token_rate)
+                .await?,
             tokens: Tokens::new(
                 Arc::clone(&barrier),
                 barrier.hmac_key("token")?,

@@ -16,6 +16,7 @@ use crate::error::Fail;
 use crate::open::{Open, Surroundings};
 use crate::outcome::{Outcome, Undo};
 use crate::permit::{self, Permitted};
+use crate::quota;
 use crate::request::{Operation, Refusal, Reply, Request};
 use crate::revoke;
 use crate::token::{self, LiveToken, TokenEntry};
@@ -256,6 +257,7 @@ async fn unchanged(ctx: &Ctx, permitted: &Permitted, generation: u64) -> Result<
 /// Who asks, and whether he may. Paths that do not exist are refused to those who may not see them.
 async fn permit(ctx: &mut Ctx, target: Option<&Target>) -> Result<Permitted, Fail> {
     if target.is_some_and(|t| t.is_login(&ctx.request) || t.by_wrapping_token(&ctx.request)) {
+        admit_login(ctx, target)?;
         return Ok(permit::anonymous());
     }
     let by_shares = ctx.open.around.config.unauthenticated_ceremonies && ctx.request.token.is_none();
@@ -275,11 +277,27 @@ async fn permit(ctx: &mut Ctx, target: Option<&Target>) -> Result<Permitted, Fai
     permit::decide(caller, &ctx.request, existence).await
 }
 
+/// A login whose role has a rate limit of its own.
+fn admit_login(ctx: &Ctx, target: Option<&Target>) -> Result<(), Fail> {
+    if ctx.request.over_limit {
+        return Err(quota::over(&ctx.request.path));
+    }
+    match (target, ctx.text("role")) {
+        (Some(Target::Auth(mount, ..)), Ok(Some(role))) => {
+            ctx.open.quotas.admit_role(&mount.full_path(), role, ctx.request.client_ip, ctx.now)
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn authenticate(ctx: &mut Ctx) -> Result<Arc<LiveToken>, Fail> {
     let token = ctx.request.token.as_ref().ok_or(Fail::BadToken)?;
     let open = &ctx.open;
     let caller = open.tokens.find(&open.policies, token, ctx.now).await?.ok_or(Fail::BadToken)?;
     let hash = caller.entry.hash;
+    if ctx.request.over_limit && !caller.acl.is_root() {
+        return Err(quota::over(&ctx.request.path));
+    }
     describe(&mut ctx.record, &caller.entry);
     ctx.told.caller = Some(Arc::clone(&caller));
     if !caller.refused_rules.is_empty() {

@@ -72,6 +72,8 @@ pub struct Request {
     pub query: BTreeMap<String, String>,
     /// Put the reply away and answer with a token for it, which lives this long. Never zero.
     pub wrap_ttl: Option<Duration>,
+    /// Over a rate limit that does not hold for root: refused to everybody else.
+    pub over_limit: bool,
     /// Where it came from.
     pub client_ip: IpAddr,
     /// When its last byte arrived.

@@ -182,6 +182,24 @@ pub(crate) fn alias_name(hash: &str) -> RowKey {
     entry(&format!("alias-name/{hash}"))
 }
 
+/// The directory below which rate limits are linked by name.
+pub(crate) const QUOTA_DIR: &str = "quota";
+
+/// A rate limit.
+pub(crate) fn quota(name: &str) -> RowKey {
+    entry(&quota_path(name))
+}
+
+/// The path a rate limit is linked under.
+pub(crate) fn quota_path(name: &str) -> String {
+    format!("{QUOTA_DIR}/{name}")
+}
+
+/// What holds for all rate limits.
+pub(crate) fn quota_settings() -> RowKey {
+    RowKey::path(MountId::SYSTEM, RecordKind::Meta, "quota-settings")
+}
+
 /// A policy.
 pub(crate) fn policy(name: &PolicyName) -> RowKey {
     entry(&policy_path(name))

@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::mounts::{Class, MountTable, blank};
 use crate::open::{Open, Surroundings};
 use crate::pipeline::{self, Lost};
+use crate::quota::Admission;
 use crate::request::{Refusal, Reply, Request, StatusRequest};
 use crate::rows;
 use crate::status;
@@ -108,6 +109,16 @@ impl Vault {
                 self.around.audit.conclude(&lost.record(), refusal).await.reply
             }
         }
+    }
+
+    /// Counts a request by the rate limits, before anything of it but its path is looked at.
+    pub fn admit(&self, path: &str, client_ip: IpAddr, token: Option<&Token>) -> Admission {
+        let Some(open) = self.door.open() else { return Admission::Pass(None) };
+        let admission = open.quotas.admit(path, client_ip, token.map(Token::expose), open.now());
+        if matches!(&admission, Admission::Over(over) if !over.unless_root) {
+            self.around.metrics.rate_limited.inc();
+        }
+        admission
     }
 
     /// Answers and records a request that the transport could not even parse.

@@ -265,7 +265,7 @@ impl Acl {
 
     /// Every rule, merged over the policies that have it, and what it grants inside the boundaries where that can be
     /// said of one path.
-    pub fn rules(&self) -> impl Iterator<Item = (&PathPattern, Capabilities)> {
+    pub fn merged_rules(&self) -> impl Iterator<Item = (&PathPattern, Capabilities)> {
         self.rules.iter().map(|rule| {
             let path = VaultPath::parse(rule.pattern.as_str()).ok().filter(|_| rule.pattern.is_exact());
             let bounded = path.filter(|_| !self.boundaries.is_empty()).map(|p| self.capability_set(&p));

@@ -32,7 +32,7 @@ fn resultant_acl(permitted: &Permitted) -> Result<Outcome, Fail> {
         return Ok(Outcome::data(json!({ "root": true })));
     }
     let (mut exact, mut globs) = (Map::new(), Map::new());
-    for (pattern, capabilities) in acl.rules() {
+    for (pattern, capabilities) in acl.merged_rules() {
         let names: Vec<&str> = capabilities.iter().map(|c| c.as_str()).collect();
         let entry = json!({ "capabilities": names });
         if pattern.is_exact() {

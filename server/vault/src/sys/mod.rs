@@ -16,7 +16,7 @@ use crate::outcome::Outcome;
 use crate::permit::Permitted;
 use crate::pipeline::{Ctx, only};
 use crate::request::Operation;
-use crate::{events, lease, token};
+use crate::{events, lease, quota, token};
 
 /// Paths that are questions although they come as writes.
 pub(crate) fn only_asks(rest: &str) -> bool {
@@ -56,6 +56,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
             Ok(Outcome::text("text/plain; version=0.0.4", text))
         }
         "locked-users" => locked_users::handle(ctx, below),
+        "quotas" => quota::handle(ctx, below).await,
         "seal" => seal(ctx),
         "step-down" => {
             // One node leads whatever it is told.

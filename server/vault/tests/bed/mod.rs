@@ -199,6 +199,7 @@ impl Bed {
             body,
             query,
             wrap_ttl: None,
+            over_limit: false,
             client_ip: [10, 0, 0, 7].into(),
             received: self.clock.now(),
         }
