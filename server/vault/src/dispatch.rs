@@ -131,7 +131,10 @@ pub(crate) fn existence<'a>(
         Some(Target::Engine(mount, rest)) => Existence::Strict(Box::pin(engine_has(open, mount, rest))),
         Some(Target::Cubbyhole(rest)) => Existence::Strict(Box::pin(cubbyhole_has(open, request, rest))),
         Some(Target::Delivery(mount, rest)) => Existence::Lenient(Box::pin(row_exists(open, mount, rest))),
-        Some(Target::Auth(mount, _, rest)) => Existence::Lenient(Box::pin(row_exists(open, mount, rest))),
+        Some(Target::Auth(mount, method, rest)) => match method.row_of(rest) {
+            Some(row) => Existence::Lenient(Box::pin(async move { row_exists(open, mount, &row).await })),
+            None => Existence::Unasked,
+        },
         Some(Target::Sys(rest)) => {
             match rest.strip_prefix("policies/acl/").or(rest.strip_prefix("policy/")) {
                 Some(name) => Existence::Lenient(Box::pin(policy_exists(open, name))),

@@ -332,7 +332,8 @@ pub(crate) fn describe(record: &mut AuditRecord, entry: &TokenEntry) {
     record.accessor = Some(entry.accessor.as_str().to_owned());
     record.display_name = Some(entry.display_name.clone());
     record.auth_method = Some(entry.path.clone());
-    record.metadata = entry.metadata.clone();
+    // Beside what is said there already: a login may have been wrapped.
+    record.metadata.extend(entry.metadata.clone());
 }
 
 /// Writes the last record, then lets the reply and the events go.

@@ -54,6 +54,19 @@ impl Method {
         path && request.operation == Operation::Update
     }
 
+    /// The row that a write to this path makes or replaces. None: every write there is an `update`, such as one to a part
+    /// of a role, or one that makes a secret id.
+    pub(crate) fn row_of(self, rest: &str) -> Option<String> {
+        let dir = match self {
+            Self::AppRole => "role/",
+            Self::Userpass => "users/",
+            Self::Kubernetes => return Some(rest.to_owned()),
+        };
+        let name = rest.strip_prefix(dir).filter(|name| !name.contains('/'))?;
+        // Names are kept in lower case.
+        Some(format!("{dir}{}", name.to_ascii_lowercase()))
+    }
+
     /// Whether this write only asks something.
     pub(crate) fn only_asks(self, rest: &str) -> bool {
         match self {

@@ -44,12 +44,12 @@ pub(crate) async fn policies_of(open: &Open, entry: &TokenEntry) -> Result<Vec<P
 }
 
 /// What `{{...}}` in a policy's paths may refer to, for a token with this metadata and entity.
-pub(crate) fn template_values(
-    metadata: &BTreeMap<String, String>,
+pub(crate) fn template_values<'a>(
+    metadata: impl Iterator<Item = (&'a String, &'a String)>,
     entity: Option<&Entity>,
 ) -> BTreeMap<String, String> {
     let mut values: BTreeMap<String, String> =
-        metadata.iter().map(|(key, value)| (format!("auth.metadata.{key}"), value.clone())).collect();
+        metadata.map(|(key, value)| (format!("auth.metadata.{key}"), value.clone())).collect();
     let Some(entity) = entity else { return values };
     values.insert("identity.entity.id".into(), entity.id.clone());
     values.insert("identity.entity.name".into(), entity.name.clone());

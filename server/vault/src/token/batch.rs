@@ -7,7 +7,7 @@
 //! Only when it is issued a lease an entry of it is written down, so that the lease is found and ended by whatever ends the
 //! token (the token's *shadow*).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -96,6 +96,8 @@ struct Claims {
     boundary: Option<PolicyName>,
     #[serde(rename = "x", default, skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<String, String>,
+    #[serde(rename = "y", default, skip_serializing_if = "BTreeSet::is_empty")]
+    made_up: BTreeSet<String>,
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     role: Option<String>,
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +126,7 @@ pub(crate) fn seal(tokens: &Tokens, barrier: &Barrier, entry: &mut TokenEntry) -
         parent: entry.ancestors.first().copied(),
         boundary: entry.boundary.clone(),
         metadata: entry.metadata.clone(),
+        made_up: entry.made_up.clone(),
         role: entry.role.clone(),
         mount: entry.mount,
         pod: entry.pod.clone(),
@@ -173,6 +176,7 @@ pub(super) async fn open(
         policies: claims.policies,
         boundary: claims.boundary,
         metadata: claims.metadata,
+        made_up: claims.made_up,
         display_name: claims.display_name,
         path: claims.path,
         role: claims.role,

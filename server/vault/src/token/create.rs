@@ -321,6 +321,11 @@ fn new_entry(
     // Metadata that the boundary's templates refer to is the parent's: a child cannot talk itself elsewhere.
     let mut metadata = wanted.metadata.clone();
     metadata.retain(|key, _| !RESERVED_METADATA.contains(&key.as_str()));
+    // What the maker makes up is shown only: else he could fill in the templates of his policies as he likes.
+    let mut made_up = parent.made_up.clone();
+    if !parent.is_root() {
+        made_up.extend(metadata.keys().filter(|key| !parent.metadata.contains_key(*key)).cloned());
+    }
     metadata.extend(parent.metadata.clone());
     let mut path = ctx.request.path.clone();
     // A child is no way around where its parent may be used from.
@@ -341,6 +346,7 @@ fn new_entry(
         policies: wanted.policies.clone(),
         boundary: parent.boundary.clone(),
         metadata,
+        made_up,
         display_name: wanted.display_name.clone(),
         path,
         role: role.map(|role| role.name),

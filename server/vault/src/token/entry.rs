@@ -1,6 +1,6 @@
 //! What is stored of a token, and the arithmetic of its life. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use coffer_barrier::MountId;
@@ -30,6 +30,9 @@ pub(crate) struct TokenEntry {
     /// The policy that limits what the token's own policies give; inherited by all descendants.
     pub(crate) boundary: Option<PolicyName>,
     pub(crate) metadata: BTreeMap<String, String>,
+    /// The keys of `metadata` that a maker made up: shown, but no policy's template refers to them.
+    #[serde(default)]
+    pub(crate) made_up: BTreeSet<String>,
     pub(crate) display_name: String,
     /// The path it was created through.
     pub(crate) path: String,
@@ -100,6 +103,7 @@ impl TokenEntry {
             policies: Vec::new(),
             boundary: None,
             metadata: BTreeMap::new(),
+            made_up: BTreeSet::new(),
             display_name: String::new(),
             path: String::new(),
             role: None,

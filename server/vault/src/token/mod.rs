@@ -101,7 +101,8 @@ impl Alive {
         // Whatever is written there, an entity makes nobody root.
         let more = entity.iter().flat_map(|e| &e.policies).filter(|name| !name.is_root());
         names.extend(more.cloned());
-        let values = identity::template_values(&entry.metadata, entity.as_ref());
+        let told = entry.metadata.iter().filter(|(key, _)| !entry.made_up.contains(*key));
+        let values = identity::template_values(told, entity.as_ref());
         let mut refused_rules = Vec::new();
         let acl = policies.acl(&names, entry.boundary.as_ref(), &values, &mut refused_rules).await?;
         Ok(LiveToken { entry, acl, entity, refused_rules, ends })

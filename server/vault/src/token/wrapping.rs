@@ -183,6 +183,8 @@ async fn rewrap(ctx: &mut Ctx, caller: &TokenEntry) -> Result<Outcome, Fail> {
     let token = Token::generate(&mut rand::rng());
     let fresh = Accessor::generate(&mut rand::rng());
     let moved: Result<TokenEntry, Fail> = transact!(open.barrier, |w| {
+        // Nothing is put away for somebody who was cut off in the meantime.
+        open.tokens.guard_caller(w, caller, now).await?;
         let (old, data) = take_in(&open, w, &hash, now).await?;
         let new = TokenEntry {
             accessor: fresh.clone(),
