@@ -4,7 +4,7 @@
 mod bed;
 
 use bed::Bed;
-use coffer_vault::Operation::Update;
+use coffer_vault::Operation::{Delete, Update};
 use serde_json::{Value, json};
 
 async fn policy(bed: &Bed, name: &str, text: &str) {
@@ -68,4 +68,43 @@ async fn who_may_only_create_users_and_roles_cannot_change_them() {
         let body = json!({"token_policies": "much", "secret_id": "chosen", "role_id": "chosen"});
         bed.post(&format!("auth/approle/role/{path}"), &maker, body).await.expect(403);
     }
+}
+
+#[tokio::test]
+async fn a_role_cannot_become_the_entity_of_another_by_its_role_id() {
+    let bed = Bed::new().await;
+    bed.root(Update, "sys/auth/approle", json!({"type": "approle"})).await.expect(204);
+    bed.root(Update, "auth/approle/role/app", json!({"role_id": "Admin"})).await.expect(204);
+    for same in ["admin", "ADMIN", " Admin "] {
+        bed.root(Update, "auth/approle/role/other", json!({"role_id": same})).await.expect(400);
+    }
+    bed.root(Update, "auth/approle/role/other/role-id", json!({"role_id": "admin"})).await.expect(404);
+    let made = bed.root(Update, "auth/approle/role/app/secret-id", Value::Null).await.expect(200);
+    let login = |id: &str| json!({"role_id": id, "secret_id": made.text("/data/secret_id")});
+    bed.send(Update, "auth/approle/login", None, login("Admin")).await.expect(200);
+    bed.send(Update, "auth/approle/login", None, login("admin")).await.expect(400);
+    // It can change its own, and what it no longer has is free.
+    bed.root(Update, "auth/approle/role/app", json!({"role_id": "admin"})).await.expect(204);
+    bed.send(Update, "auth/approle/login", None, login("admin")).await.expect(200);
+    bed.root(Update, "auth/approle/role/app", json!({"role_id": "new"})).await.expect(204);
+    bed.root(Update, "auth/approle/role/other", json!({"role_id": "Admin"})).await.expect(204);
+}
+
+#[tokio::test]
+async fn no_login_gives_a_token_that_passes_for_a_wrapping_token() {
+    let bed = Bed::new().await;
+    bed.root(Update, "sys/auth/approle", json!({"type": "approle"})).await.expect(204);
+    let role = json!({"token_policies": "response-wrapping", "token_no_default_policy": true});
+    bed.root(Update, "auth/approle/role/app", role).await.expect(400);
+}
+
+#[tokio::test]
+async fn secret_ids_of_a_removed_mount_do_not_stop_the_sweep() {
+    let bed = Bed::new().await;
+    bed.root(Update, "sys/auth/approle", json!({"type": "approle"})).await.expect(204);
+    bed.root(Update, "auth/approle/role/app", json!({"secret_id_ttl": "1h"})).await.expect(204);
+    bed.root(Update, "auth/approle/role/app/secret-id", Value::Null).await.expect(200);
+    bed.root(Delete, "sys/auth/approle", Value::Null).await.expect(204);
+    bed.advance(bed::hours(2)).await;
+    bed.sweep().await;
 }

@@ -151,6 +151,10 @@ impl TokenParams {
         if self.policies.iter().any(PolicyName::is_root) {
             return Err(bad("auth methods cannot create root tokens"));
         }
+        if let Some(name) = self.policies.iter().find(|name| name.is_response_wrapping()) {
+            // Such a token could pass for one that a reply was put away under.
+            return Err(bad(format!("cannot assign policy {:?}", name.as_str())));
+        }
         if !self.max_ttl.is_zero() && self.ttl > self.max_ttl {
             return Err(bad("'token_ttl' cannot be greater than 'token_max_ttl'"));
         }
