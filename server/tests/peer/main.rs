@@ -93,7 +93,8 @@ fn every_request_is_answered_as_openbao_answers_it() {
     assert!(report.is_empty(), "differences that are not intended:{report}");
     if chosen().is_none() {
         pending.retain(|place| !still.contains(place));
-        println!("mended, to be taken out of pending.yaml: {pending:#?}");
+        println!("{} requests are answered otherwise and wait to be mended", still.len());
+        assert_eq!(pending, BTreeSet::new(), "mended, to be taken out of pending.yaml");
         let unused = intended.iter().enumerate().filter(|(i, _)| !used.contains(i)).map(|(_, d)| &d.what);
         assert_eq!(
             unused.collect::<Vec<_>>(),
