@@ -2,7 +2,7 @@
 //!
 //! Whoever reaches the port can be refused as fast as he can send; recording each refusal would let him fill the volume.
 //! So refusals without a valid token are recorded up to a rate per client and in all, and beyond it counted; the
-//! counts are recorded, too. Nothing that has an effect, and nothing a valid token did, ever comes here. See ADR 7.
+//! counts are recorded, too. Nothing that has an effect, and nothing a valid token did, ever comes here. See ADR 8.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
