@@ -4,7 +4,7 @@
 //! the source: a new handler without a row in the table fails this test.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test of several files")]
 
-#[path = "../bed/mod.rs"]
+#[path = "../vault/bed/mod.rs"]
 mod bed;
 mod marks;
 mod routes;

@@ -1,6 +1,6 @@
 //! The life of a credential: issued, renewed, expired, revoked; and what no crash or race may leave behind.
 
-mod bed;
+use crate::bed;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;

@@ -1,7 +1,6 @@
 //! Rate limits: their rules through the API, and who is refused when.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod bed;
+use crate::bed;
 
 use std::time::Duration;
 

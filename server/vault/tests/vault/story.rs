@@ -1,6 +1,6 @@
 //! The story of a request: the door, the audit log, events, and Vault's shapes.
 
-mod bed;
+use crate::bed;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 //! Batch tokens: nothing is kept of them, and still they end when what they hang from does. Token roles.
 
-mod bed;
+use crate::bed;
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! The audit log as an administrator meets it: what is anchored, what is found at unseal, who may ask.
-#![allow(clippy::unwrap_used)]
 
-mod bed;
+use crate::bed;
 
 use bed::Bed;
 use coffer_core::audit::{AuditRecord, Chain, verify_from};

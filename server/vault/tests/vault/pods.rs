@@ -1,6 +1,6 @@
 //! Kubernetes logins: who gets in, who does not, and the end of a pod.
 
-mod bed;
+use crate::bed;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Response wrapping: who has the token has the reply, once.
 
-mod bed;
+use crate::bed;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! Entities and aliases: who stands behind a login, and what he may do.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod bed;
+use crate::bed;
 
 use std::sync::Arc;
 

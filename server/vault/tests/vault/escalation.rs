@@ -1,7 +1,6 @@
 //! Ways to get more than one was given: each of them was open once.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod bed;
+use crate::bed;
 
 use bed::Bed;
 use coffer_vault::Operation::{Delete, Update};

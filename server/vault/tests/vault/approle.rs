@@ -1,6 +1,6 @@
 //! AppRole: roles, secret ids, and logging in with them.
 
-mod bed;
+use crate::bed;
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! Keys and shares as people handle them: unseal, rekey, rotation, a new root token.
-#![allow(clippy::unwrap_used, reason = "a test that fails may panic, in its helpers too")]
 
-mod bed;
+use crate::bed;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

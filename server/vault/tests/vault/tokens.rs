@@ -1,6 +1,6 @@
 //! The token API as Vault has it: creation, lookup, renewal, the ends of tokens, and what a token keeps for itself.
 
-mod bed;
+use crate::bed;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The tree of tokens against a naive model of it: whatever is done in whatever order, a token is alive exactly if the
 //! model says so, and nothing remains of a dead one.
 
-mod bed;
+use crate::bed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! Mounts made, tuned, moved and removed, as clients see it and as the store has it.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod bed;
+use crate::bed;
 
 use bed::Bed;
 use coffer_vault::Operation::{Delete, Read, Update};

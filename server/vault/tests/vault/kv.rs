@@ -1,8 +1,6 @@
 //! Key-value mounts through the whole vault: what a SCAN may show, version 1 and the way to version 2, events.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails may panic, in its helpers too")]
-
-mod bed;
+use crate::bed;
 
 use bed::Bed;
 use coffer_vault::Operation::{Delete, List, Patch, Read, Scan, Update};

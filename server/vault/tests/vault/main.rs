@@ -1,0 +1,21 @@
+//! What the vault does, end to end but for HTTP: one program, because each would be linked with the whole vault.
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
+
+mod approle;
+mod audit;
+mod batch_tokens;
+mod bed;
+mod ceremonies;
+mod escalation;
+mod identity;
+mod keys_over_https;
+mod kv;
+mod leases;
+mod mounts;
+mod pods;
+mod quotas;
+mod story;
+mod token_tree;
+mod tokens;
+mod userpass;
+mod wrapping;
