@@ -111,7 +111,7 @@ impl Outcome {
 
     /// `200` with a token. `token` is none for a renewal by accessor, which must not show it.
     pub(crate) fn auth(entry: &TokenEntry, token: Option<&Token>, seconds: u64) -> Self {
-        let auth = json!({
+        let mut auth = json!({
             "client_token": token.map_or("", Token::expose),
             "accessor": entry.shown_accessor(),
             "policies": entry.policies,
@@ -125,6 +125,12 @@ impl Outcome {
             "mfa_requirement": null,
             "num_uses": entry.uses_left.unwrap_or(0),
         });
+        if let Value::Object(map) = &mut auth
+            && entry.policies.is_empty()
+        {
+            // What has no policies of its own does not say so.
+            map.remove("token_policies");
+        }
         Self { identity: Some(entry.clone()), ..Self::of(200, Body::Auth(auth)) }
     }
 

@@ -247,6 +247,7 @@ impl Vault {
 
 async fn mount_kv(open: &Open) -> Result<(), Fail> {
     let mut mount = blank(Class::Secret, "secret", "kv", open.now());
+    "key/value secret storage".clone_into(&mut mount.description);
     mount.options.insert("version".into(), "2".into());
     transact!(open.barrier, |w| {
         open.barrier.create_kek(w, mount.id).await?;

@@ -67,7 +67,7 @@ pub(crate) async fn handle(ctx: &mut Ctx) -> Result<Outcome, Fail> {
     let made = Move { id: id.clone(), from: shown(class, from), to: shown(class, to), status };
     open.mounts.remember(made, KEPT_MAX);
     result?;
-    Ok(Outcome::data(json!({ "migration_id": id })))
+    Ok(Outcome::doubled(serde_json::Map::from_iter([("migration_id".to_owned(), id.into())])))
 }
 
 /// The mount does not answer while what it issued is revoked: nothing new is issued under the old path.

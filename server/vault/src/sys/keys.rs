@@ -35,6 +35,17 @@ impl Default for RotateConfig {
     }
 }
 
+impl RotateConfig {
+    /// As Vault shows it: a number for never, else hours, minutes and seconds. There is no interval below a day.
+    fn shown_interval(&self) -> Value {
+        let secs = self.interval_secs;
+        if secs == 0 {
+            return 0.into();
+        }
+        format!("{}h{}m{}s", secs / 3600, secs / 60 % 60, secs % 60).into()
+    }
+}
+
 /// `sys/rotate` and `sys/rotate/keyring`.
 pub(crate) async fn rotate(ctx: &Ctx) -> Result<Outcome, Fail> {
     only(&ctx.request, &[Operation::Update])?;
@@ -73,7 +84,7 @@ pub(crate) async fn config(ctx: &Ctx) -> Result<Outcome, Fail> {
     let mut config = load(open).await?;
     if ctx.request.operation == Operation::Read {
         return Ok(Outcome::data(json!({
-            "enabled": config.enabled, "interval": config.interval_secs, "max_operations": config.max_operations,
+            "enabled": config.enabled, "interval": config.shown_interval(), "max_operations": config.max_operations,
         })));
     }
     let body = &ctx.request.body;

@@ -225,7 +225,10 @@ pub(crate) async fn wrap(
     let (lease_id, identity, seal) = (outcome.lease_id.take(), outcome.identity.take(), outcome.seal);
     let reply = outcome.into_reply(&ctx.request.id);
     let body = reply.as_json().ok_or(Fail::Internal("a reply that cannot be wrapped"))?;
-    let wrapped_accessor = body.pointer("/auth/accessor").and_then(Value::as_str).map(str::to_owned);
+    let wrapped_accessor = body.pointer("/auth/accessor").or_else(|| {
+        body.pointer("/data/secret_id_accessor").filter(|_| ctx.request.path.starts_with("auth/"))
+    });
+    let wrapped_accessor = wrapped_accessor.and_then(Value::as_str).map(str::to_owned);
     let mut data = Map::new();
     data.insert(RESPONSE.into(), Value::String(serde_json::to_string(body)?));
     drop(reply);

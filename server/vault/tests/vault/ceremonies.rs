@@ -206,7 +206,7 @@ async fn keys_rotate_when_asked_and_when_they_are_old() {
     assert!(status.body["encryptions"].as_u64().is_some());
     bed.root(Update, "sys/rotate/keyring/config", json!({"interval": "24h"})).await.expect(204);
     let config = bed.root(Read, "sys/rotate/config", NO_BODY).await.expect(200);
-    assert_eq!(config.body["data"]["interval"], 86400);
+    assert_eq!(config.body["data"]["interval"], "24h0m0s");
     for path in ["sys/step-down", "sys/seal"] {
         bed.send(Update, path, None, NO_BODY).await.expect(403);
     }
