@@ -402,38 +402,3 @@ async fn files_past_their_time_are_given_up_and_the_chain_begins_after_them() {
     let report = verify_from(&start, text.lines(), Some(&bed.log.head()));
     assert!(report.is_intact() && report.lines == 10 - start.seq, "{report:?}");
 }
-
-/// How many records a second one log takes: `cargo test --release -p coffer-vault throughput -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn throughput() {
-    const WRITERS: usize = 64;
-    const EACH: usize = 5_000;
-    for durability in [Durability::Process, Durability::Disk] {
-        let dir = tempfile::tempdir().unwrap();
-        let settings = AuditSettings { durability, ..AuditSettings::default() };
-        let log = Arc::new(AuditLog::open(dir.path(), settings, meters()).unwrap());
-        let begun = Instant::now();
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|w| {
-                let log = Arc::clone(&log);
-                tokio::spawn(async move {
-                    for n in 0..EACH {
-                        let mut record = record(&format!("d3b07384-d9a0-4c5b-8a1e-{w:06}{n:06}"));
-                        record.accessor = Some("AbCdEfGhIjKlMnOpQrStUvWx".into());
-                        record.display_name = Some("kubernetes-prod-shop-orders".into());
-                        record.client_ip = Some("10.0.0.7".into());
-                        record.status = Some(200);
-                        log.write(&record).await.unwrap();
-                    }
-                })
-            })
-            .collect();
-        for writer in writers {
-            writer.await.unwrap();
-        }
-        let seconds = begun.elapsed().as_secs_f64();
-        let records = (WRITERS * EACH) as f64;
-        eprintln!("{durability:?}: {:.0} records/s", records / seconds);
-    }
-}

@@ -88,6 +88,12 @@ fn sys() -> Vec<Row> {
         get("sys/mounts/<path>"),
         get("sys/mounts/<path>/tune"),
         put("sys/mounts/<path>/tune", json!({"default_lease_ttl": "1h", "description": "<value>"})),
+        put("sys/quotas/rate-limit/<path>", json!({"rate": 1_000_000})),
+        get("sys/quotas/rate-limit/<path>"),
+        list("sys/quotas/rate-limit/"),
+        get("sys/internal/inspect/router/root"),
+        get("sys/internal/ui/resultant-acl"),
+        get("sys/internal/ui/namespaces"),
         put("sys/auth/<path>-roles", json!({"type": "approle", "description": "<value>"})),
         get("sys/auth"),
         get("sys/auth/<path>-roles"),
@@ -331,7 +337,9 @@ fn removal() -> Vec<Row> {
         del("sys/policy/<policy>"),
         del("sys/policies/acl/<policy>"),
         del("sys/audit/<path>"),
-        del("sys/mounts/<path>-plain"),
+        del("sys/quotas/rate-limit/<path>"),
+        put("sys/remount", json!({"from": "<path>-plain", "to": "<path>-moved"})),
+        del("sys/mounts/<path>-moved"),
         del("sys/auth/<path>-roles"),
     ]
 }
