@@ -172,6 +172,10 @@ pub(crate) fn form(body: &[u8]) -> Result<Map<String, Value>, Unfit> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri).map_err(|_| Unfit::Form)?;
     let mut fields = Map::new();
     for (key, value) in pairs {
+        // The decoder puts this character where bytes are no UTF-8: a secret must not be changed silently.
+        if key.contains(char::REPLACEMENT_CHARACTER) || value.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(Unfit::Form);
+        }
         match fields.get_mut(&key) {
             None => drop(fields.insert(key, value.into())),
             Some(Value::Array(values)) => values.push(value.into()),
