@@ -174,3 +174,13 @@ proptest! {
         prop_assert_eq!(report.is_intact() && !report.torn_tail, lines == original, "{:?}", report);
     }
 }
+
+#[test]
+fn a_forged_line_with_the_highest_number_is_no_record() {
+    let record = r#"{"a":1}"#;
+    let hash = ChainHash::of(ChainHash::GENESIS, u64::MAX, record.as_bytes());
+    let genesis = ChainHash::GENESIS.to_hex();
+    let line = format!(r#"{{"a":1,"seq":{},"prev":"{genesis}","hash":"{}"}}"#, u64::MAX, hash.to_hex());
+    let report = verify([line.as_str(), line.as_str()], None);
+    assert!(!report.is_intact() && report.intact == 0, "{report:?}");
+}
