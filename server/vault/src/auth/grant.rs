@@ -57,7 +57,7 @@ impl Grant {
         let open = &ctx.open;
         let token = Token::generate(&mut rand::rng());
         let (default, most) = open.life(Some(mount), Duration::ZERO, Duration::ZERO);
-        let life = Life::of(params, default, most);
+        let mut life = Life::of(params, default, most);
         let mut display_name = mount.path.replace('/', "-");
         if !name.is_empty() {
             display_name = format!("{display_name}-{name}");
@@ -67,7 +67,17 @@ impl Grant {
             Some(own) => own,
             None => params.bound_cidrs.clone(),
         };
-        let batch = params.token_type == TokenType::Batch;
+        let batch = token_type(mount.tuning.token_type.as_deref(), params.token_type) == TokenType::Batch;
+        let mut uses_left = Some(params.num_uses).filter(|uses| *uses > 0);
+        if batch {
+            // Nothing is stored that could count or be prolonged. The role may be older than its mount's tuning.
+            life.period = Duration::ZERO;
+            if uses_left.take().is_some() {
+                life.warnings.push(
+                    "batch tokens have no limited number of uses: token_num_uses does not count".into(),
+                );
+            }
+        }
         let ttl = if batch && pod.is_some() { life.ttl.min(batch::POD_LIFE_MAX) } else { life.ttl };
         let expires = Some(ctx.now.plus(ttl));
         let entry = TokenEntry {
@@ -85,7 +95,7 @@ impl Grant {
             explicit_max_ttl: params.explicit_max_ttl,
             period: life.period,
             renewable: !batch,
-            uses_left: Some(params.num_uses).filter(|uses| *uses > 0),
+            uses_left,
             bound_cidrs,
             ..TokenEntry::blank(open.tokens.hash(&token), Accessor::generate(&mut rand::rng()), ctx.now)
         };
@@ -139,6 +149,16 @@ impl Grant {
         }
         outcome.warnings = self.warnings;
         outcome
+    }
+}
+
+/// The type of a token: what the mount's tuning insists on, else what the role says, else the mount's default.
+fn token_type(mount: Option<&str>, role: TokenType) -> TokenType {
+    match (mount, role) {
+        (Some("service"), _) => TokenType::Service,
+        (Some("batch"), _) | (Some("default-batch"), TokenType::Default) => TokenType::Batch,
+        (_, TokenType::Default) => TokenType::Service,
+        (_, said) => said,
     }
 }
 
@@ -300,6 +320,21 @@ mod tests {
             let life = Life::of(&params(a, b, c, d), H * 10, H * 20);
             let found = (life.ttl, life.max, life.period, life.warnings.len());
             assert_eq!(found, (H * ttl, max.map(|m: u32| H * m), H * period, warnings), "{set:?}");
+        }
+    }
+
+    #[test]
+    fn a_mount_insists_on_a_type_or_only_has_a_default() {
+        use TokenType::{Batch, Default, Service};
+        // As OpenBao 2.7.2 answers; by role: default, service, batch.
+        for (mount, types) in [
+            (None, [Service, Service, Batch]),
+            (Some("default-service"), [Service, Service, Batch]),
+            (Some("default-batch"), [Batch, Service, Batch]),
+            (Some("service"), [Service; 3]),
+            (Some("batch"), [Batch; 3]),
+        ] {
+            assert_eq!([Default, Service, Batch].map(|role| token_type(mount, role)), types, "{mount:?}");
         }
     }
 

@@ -50,6 +50,29 @@ async fn a_login_gives_a_token_as_the_user_says() {
 }
 
 #[tokio::test]
+async fn the_mounts_tuning_decides_the_type_of_tokens() {
+    let bed = with_bob().await;
+    let limited = json!({"token_num_uses": 3});
+    bed.root(Update, "auth/userpass/users/bob", limited).await.expect(204);
+    bed.root(Update, "sys/mounts/auth/userpass/tune", json!({"token_type": "batch"})).await.expect(204);
+    let answer = login(&bed, "bob", "right").await.expect(200);
+    let auth = &answer.body["auth"];
+    assert_eq!((&auth["token_type"], &auth["renewable"]), (&json!("batch"), &json!(false)));
+    assert!(answer.text("/warnings/0").contains("token_num_uses does not count"));
+    let token = answer.text("/auth/client_token");
+    assert!(token.starts_with("b."), "{token}");
+    bed.get("auth/token/lookup-self", &token).await.expect(200);
+    bed.root(Update, "sys/mounts/auth/userpass/tune", json!({"token_type": "default-service"}))
+        .await
+        .expect(204);
+    let answer = login(&bed, "bob", "right").await.expect(200);
+    assert_eq!(
+        (&answer.body["auth"]["token_type"], &answer.body["auth"]["num_uses"]),
+        (&json!("service"), &json!(3))
+    );
+}
+
+#[tokio::test]
 async fn users_are_written_read_listed_and_removed() {
     let bed = with_bob().await;
     let nothing = bed.root(Update, "auth/userpass/users/eve", json!({})).await.expect(400);
