@@ -127,7 +127,8 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Option<Arc<Open>>, requ
         if request.path == "sys/seal" && request.operation == Operation::Update {
             // As in Vault, sealing what is sealed is no error; nobody can be asked who may do so.
             let record = AuditRecord { kind: RecordType::Completion, status: Some(204), ..record };
-            return Ended { reply: around.audit.conclude(&record, Reply::empty()).await.reply, seal: false };
+            let reply = around.audit.conclude_refusal(request.client_ip, &record, Reply::empty()).await.reply;
+            return Ended { reply, seal: false };
         }
         return Ended { reply: refuse(&around, record, &Fail::Sealed, &request).await, seal: false };
     };

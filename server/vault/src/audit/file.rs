@@ -148,6 +148,7 @@ fn head_of(file: &mut File) -> io::Result<(Option<Chain>, u64)> {
     let link: Link = serde_json::from_slice(&tail[start..end])
         .map_err(|_| io::Error::other("the last record of the audit log cannot be read"))?;
     let seq = link.seq.checked_add(1);
-    let seq = seq.ok_or_else(|| io::Error::other("the last record of the audit log has no possible number"))?;
+    let seq =
+        seq.ok_or_else(|| io::Error::other("the last record of the audit log has no possible number"))?;
     Ok((Some(Chain { prev: link.hash, seq }), len - torn))
 }

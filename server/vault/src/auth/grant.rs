@@ -47,12 +47,19 @@ pub(super) struct Grant {
     mount: Arc<Mount>,
     alias: NewAlias,
     identity_policies: Vec<PolicyName>,
+    /// The entity whose alias was renewed by this login: what is kept of its other tokens is not true any more.
+    renewed: Option<String>,
 }
 
 impl Grant {
     /// Works out the token of a login that is believed, and announces it. Nothing is stored yet.
     pub(super) async fn new(ctx: &mut Ctx, login: Login<'_>) -> Result<Self, Fail> {
         let Login { mount, params, name, metadata, pod, bound_cidrs, alias } = login;
+        let bound_cidrs = match bound_cidrs {
+            _ if params.strictly_bind_ip => Cidrs::only(ctx.request.client_ip),
+            Some(own) => own,
+            None => params.bound_cidrs.clone(),
+        };
         ctx.intend(None).await?;
         let open = &ctx.open;
         let token = Token::generate(&mut rand::rng());
@@ -62,11 +69,6 @@ impl Grant {
         if !name.is_empty() {
             display_name = format!("{display_name}-{name}");
         }
-        let bound_cidrs = match bound_cidrs {
-            _ if params.strictly_bind_ip => Cidrs::only(ctx.request.client_ip),
-            Some(own) => own,
-            None => params.bound_cidrs.clone(),
-        };
         let batch = token_type(mount.tuning.token_type.as_deref(), params.token_type) == TokenType::Batch;
         let mut uses_left = Some(params.num_uses).filter(|uses| *uses > 0);
         if batch {
@@ -100,7 +102,8 @@ impl Grant {
             ..TokenEntry::blank(open.tokens.hash(&token), Accessor::generate(&mut rand::rng()), ctx.now)
         };
         let identity_policies = Vec::new();
-        Ok(Self { entry, token, warnings: life.warnings, mount: Arc::clone(mount), alias, identity_policies })
+        let (mount, warnings) = (Arc::clone(mount), life.warnings);
+        Ok(Self { entry, token, warnings, mount, alias, identity_policies, renewed: None })
     }
 
     /// Ties a batch token to the role it is granted by, as it is stored at `key` now; to be called before the
@@ -121,7 +124,9 @@ impl Grant {
     /// stored; one that is not is sealed.
     pub(super) async fn insert_in(&mut self, ctx: &Ctx, writer: &mut Writer) -> Result<(), Fail> {
         let open = &ctx.open;
-        let entity = identity::ensure_in(&open.barrier, writer, &self.mount, &self.alias, ctx.now).await?;
+        let (entity, renewed) =
+            identity::ensure_in(&open.barrier, writer, &self.mount, &self.alias, ctx.now).await?;
+        self.renewed = renewed.then(|| entity.id.clone());
         self.entry.entity = Some(entity.id);
         self.identity_policies = entity.policies;
         match (self.entry.kind, &self.entry.origin) {
@@ -141,6 +146,9 @@ impl Grant {
 
     /// The reply, once the transaction is through.
     pub(super) fn outcome(self, ctx: &Ctx) -> Outcome {
+        if let Some(entity) = &self.renewed {
+            ctx.open.tokens.forget_entity(entity);
+        }
         let seconds = self.entry.ttl_left(ctx.now);
         let mut outcome = Outcome::auth(&self.entry, Some(&self.token), seconds)
             .with_identity_policies(&self.identity_policies);

@@ -92,7 +92,7 @@ pub(crate) async fn handle(
 }
 
 /// Whether a text can be the name of a role or a user: letters, digits and `_`, with `-` and `.` between them.
-fn is_generic_name(text: &str, bytes_max: usize) -> bool {
+pub(crate) fn is_generic_name(text: &str, bytes_max: usize) -> bool {
     let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
     let ends = text.bytes().next().is_some_and(word) && text.bytes().next_back().is_some_and(word);
     ends && text.len() <= bytes_max && text.bytes().all(|c| word(c) || c == b'-' || c == b'.')

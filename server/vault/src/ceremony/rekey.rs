@@ -10,7 +10,7 @@ use crate::error::{Fail, bad};
 use crate::open::Open;
 use crate::outcome::Outcome;
 use crate::params;
-use crate::pipeline::{Ctx, only};
+use crate::pipeline::Ctx;
 use crate::request::Operation;
 
 /// Why new shares alone are weaker than they look.
@@ -64,10 +64,7 @@ pub(crate) async fn handle(ctx: &Ctx, dialect: Dialect, rest: &str) -> Result<Ou
         // Backups are of keys encrypted for PGP, and there are none.
         ("backup" | "recovery-key-backup", Read) => Err(bad("no backed-up keys found")),
         ("backup" | "recovery-key-backup", Delete) => Ok(Outcome::empty()),
-        ("init" | "update" | "verify" | "backup" | "recovery-key-backup", _) => {
-            only(&ctx.request, &[])?;
-            Err(Fail::NoOperation)
-        }
+        ("init" | "update" | "verify" | "backup" | "recovery-key-backup", _) => Err(Fail::NoOperation),
         _ => Err(Fail::NoRoute(ctx.request.path.clone())),
     }
 }

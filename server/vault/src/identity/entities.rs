@@ -164,9 +164,12 @@ async fn write(ctx: &Ctx, named: Option<Named<'_>>) -> Result<Outcome, Fail> {
         entity.put_in(barrier, w, before.as_ref()).await?;
         (entity, made)
     });
-    if let (Err(Fail::Barrier(_)), Some(Named::Id(id))) = (&written, &named) {
-        // It may have been applied.
-        ctx.open.tokens.forget_entity(id);
+    if let Err(Fail::Barrier(_)) = &written {
+        // It may have been applied; by its name alone nobody knows to whom.
+        match &named {
+            Some(Named::Id(id)) => ctx.open.tokens.forget_entity(id),
+            _ => ctx.open.tokens.forget_all(),
+        }
     }
     let (entity, made) = written?;
     if !made {

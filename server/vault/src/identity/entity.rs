@@ -272,21 +272,22 @@ async fn remove_alias_in(barrier: &Barrier, writer: &mut Writer, alias: &Alias) 
 }
 
 /// Within a login's transaction: the entity of who logs in, made if he was never here. Fails if it is disabled;
-/// the commit fails if it is disabled or removed meanwhile.
+/// the commit fails if it is disabled or removed meanwhile. True if an entity that was there is changed by this: its
+/// tokens are to be forgotten once it is committed.
 pub(crate) async fn ensure_in(
     barrier: &Barrier,
     writer: &mut Writer,
     mount: &Mount,
     alias: &NewAlias,
     now: Timestamp,
-) -> Result<Entity, Fail> {
+) -> Result<(Entity, bool), Fail> {
     let found = Entity::by_alias(barrier, &*writer, &mount.accessor, &alias.name).await?;
     let Some((entity, alias_id)) = found else {
         let mut entity = Entity::new(None, now);
         let alias = NewAlias { name: alias.name.clone(), metadata: alias.metadata.clone() };
         entity.aliases.push(Alias::new(&mount.accessor, alias, now));
         entity.put_in(barrier, writer, None).await?;
-        return Ok(entity);
+        return Ok((entity, false));
     };
     if entity.disabled {
         return Err(Fail::Login("the entity is disabled"));
@@ -294,7 +295,7 @@ pub(crate) async fn ensure_in(
     writer.guard(&rows::entity(&entity.id))?;
     let known = entity.aliases.iter().any(|a| a.id == alias_id && a.metadata == alias.metadata);
     if known {
-        return Ok(entity);
+        return Ok((entity, false));
     }
     let mut changed = entity.clone();
     for old in changed.aliases.iter_mut().filter(|a| a.id == alias_id) {
@@ -302,5 +303,5 @@ pub(crate) async fn ensure_in(
         old.updated = now;
     }
     changed.put_in(barrier, writer, Some(&entity)).await?;
-    Ok(changed)
+    Ok((changed, true))
 }

@@ -48,13 +48,18 @@ async fn page(open: &Open, after: Option<&RowKey>) -> Result<Vec<(RowKey, Access
 /// its own transaction, so there should be none; this is for whoever wants to be sure.
 pub(super) fn tidy(ctx: &Ctx) -> Outcome {
     let open = Arc::clone(&ctx.open);
+    let mut outcome = Outcome { status: 202, ..Outcome::data(Value::Null) };
+    let Ok(turn) = Arc::clone(&open.tokens.tidying).try_lock_owned() else {
+        outcome.warnings.push("Tidy operation already in progress.".into());
+        return outcome;
+    };
     tokio::spawn(async move {
+        let _turn = turn;
         match tidy_all(&open).await {
             Ok(removed) => tracing::info!(removed, "token store tidied"),
             Err(error) => tracing::warn!(%error, "the token store could not be tidied; try again"),
         }
     });
-    let mut outcome = Outcome { status: 202, ..Outcome::data(Value::Null) };
     outcome.warnings.push(
         "Tidy operation successfully started. Any information from the operation will be printed to the server's logs."
             .into(),

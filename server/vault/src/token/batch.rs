@@ -72,6 +72,14 @@ impl RolePrint {
         RowKey::path(self.mount, RecordKind::Entry, &self.path)
     }
 
+    /// Within a transaction: the role still is what it was, and the commit fails if that changes.
+    pub(super) async fn guard_in(&self, writer: &mut Writer) -> Result<(), Fail> {
+        if !self.holds(&*writer).await? {
+            return Err(Fail::Unavailable("the role was changed in the meantime; try again".into()));
+        }
+        Ok(writer.guard(&self.row())?)
+    }
+
     async fn holds(&self, reader: &dyn Read) -> Result<bool, Fail> {
         Ok(Self::take(reader, self.mount, &self.path).await?.as_ref() == Some(self))
     }

@@ -16,7 +16,7 @@ use super::LiveToken;
 use crate::cache::CacheMeter;
 
 const SHARDS: usize = 16;
-/// What an entry costs beside its compiled policies: the token's own fields and the maps' room.
+/// What an entry costs beside its compiled policies and its texts: the token's own fields and the maps' room.
 const OVERHEAD: usize = 1024;
 /// What a compiled rule costs, about.
 const RULE: usize = 512;
@@ -85,7 +85,7 @@ impl TokenCache {
 
     /// Keeps a token that was read in a snapshot taken after `generation` was.
     pub(super) fn fill(&self, generation: u64, now: Timestamp, token: &Arc<LiveToken>) {
-        let cost = OVERHEAD + RULE * token.acl.rules();
+        let cost = OVERHEAD + RULE * token.acl.rules() + token.text_bytes();
         if self.ttl.is_zero() || cost > self.room {
             return;
         }

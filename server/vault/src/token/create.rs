@@ -73,9 +73,10 @@ pub(super) async fn create(ctx: &mut Ctx, permitted: &Permitted, by: By<'_>) -> 
     let mut wanted = wanted(ctx, &parent, powerful, role.as_ref().map(|r| &r.role))?;
     wanted.orphan |= matches!(by, By::Orphan);
     let mut warnings = Vec::new();
+    let print = role.as_ref().and_then(|role| role.print.clone());
     let entry = new_entry(ctx, &parent, &wanted, role, &mut warnings)?;
     let (entry, token) = match wanted.kind {
-        Kind::Service => service(ctx, &parent, entry, wanted.id).await?,
+        Kind::Service => service(ctx, &parent, entry, wanted.id, print).await?,
         Kind::Batch => sealed(ctx, &parent, entry).await?,
     };
     let seconds = entry.ttl_left(ctx.now);
@@ -108,25 +109,34 @@ async fn load_role(ctx: &Ctx, name: &str) -> Result<MakingRole, Fail> {
     Ok(MakingRole { name: name.to_owned(), role, print })
 }
 
-/// Stores a service token.
+/// Stores a service token. The parent's ancestors are those of the transaction: it may have become an orphan since it was
+/// looked up. The role is still what the token was made from: what was narrowed in the meantime stays narrow.
 async fn service(
     ctx: &Ctx,
     parent: &TokenEntry,
     entry: TokenEntry,
     chosen: Option<Token>,
+    role: Option<RolePrint>,
 ) -> Result<(TokenEntry, Token), Fail> {
     let open = &ctx.open;
     let token = chosen.unwrap_or_else(|| Token::generate(&mut rand::rng()));
     let entry = TokenEntry { hash: open.tokens.hash(&token), ..entry };
-    let made: Result<(), Fail> = transact!(open.barrier, |w| {
-        open.tokens.guard_alive(w, &parent.hash, ctx.now).await?;
+    let made: Result<TokenEntry, Fail> = transact!(open.barrier, |w| {
+        let mut entry = entry.clone();
+        let alive = open.tokens.guard_alive(w, &parent.hash, ctx.now).await?;
+        if !entry.ancestors.is_empty() {
+            entry.ancestors = std::iter::once(parent.hash).chain(alive.ancestors).collect();
+        }
+        if let Some(role) = &role {
+            role.guard_in(w).await?;
+        }
         if Tokens::known_in(w, &entry.hash).await? {
             return Err(bad("cannot create a token with a duplicate ID"));
         }
         Tokens::insert_in(w, &entry).await?;
+        entry
     });
-    made?;
-    Ok((entry, token))
+    Ok((made?, token))
 }
 
 /// Seals a batch token. Nothing is stored; it hangs from what it says it hangs from.
@@ -187,6 +197,10 @@ fn wanted(ctx: &Ctx, parent: &TokenEntry, powerful: bool, role: Option<&Role>) -
     }
     if let Some(role) = role {
         limit(&mut wanted, role);
+    }
+    if kind == Kind::Batch && wanted.uses.is_some() {
+        // Nothing counts the uses of a batch token, so a role's count cannot be kept.
+        return Err(bad("batch tokens cannot have \"num_uses\" set"));
     }
     Ok(wanted)
 }
@@ -268,16 +282,17 @@ fn policies(
     let body = &ctx.request.body;
     let default = PolicyName::default_policy();
     let no_default = params::flag(body, "no_default_policy")?.unwrap_or(false);
+    let add_default = !no_default && role.is_none_or(|role| !role.params.no_default_policy);
     let asked = params::policies(body, "policies")?.unwrap_or_default();
     let mut policies = match role.filter(|role| role.has_policies()) {
         Some(role) => role.policies(&asked, no_default, &parent.policies)?,
         None if asked.is_empty() => parent.policies.clone(),
-        None if powerful => with(asked, (!no_default).then_some(default.clone())),
+        None if powerful => with(asked, add_default.then_some(default.clone())),
         None => {
             if !asked.iter().all(|name| parent.policies.contains(name)) {
                 return Err(bad("child policies must be subset of parent"));
             }
-            let add = !no_default && parent.policies.contains(&default);
+            let add = add_default && parent.policies.contains(&default);
             with(asked, add.then_some(default.clone()))
         }
     };
@@ -334,8 +349,11 @@ fn new_entry(
         if !role.path_suffix.is_empty() {
             path = format!("{path}/{}", role.path_suffix);
         }
-        if bound_cidrs.is_empty() {
-            bound_cidrs = role.params.bound_cidrs.clone();
+        let own = &role.params.bound_cidrs;
+        if !own.is_empty() && own.within(&bound_cidrs) {
+            bound_cidrs = own.clone();
+        } else if !bound_cidrs.within(own) {
+            return Err(bad("the role's addresses do not lie within those of the parent token"));
         }
     }
     let origin = (wanted.kind == Kind::Batch)

@@ -13,7 +13,7 @@ mod orphan;
 mod roles;
 pub(crate) mod wrapping;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use coffer_barrier::{Barrier, MountId, Read, Writer};
@@ -54,6 +54,24 @@ impl LiveToken {
     /// Whether it is still within its time.
     fn in_time(&self, now: Timestamp) -> bool {
         self.ends.is_none_or(|end| now < end)
+    }
+
+    /// About how many bytes its texts take, beside its compiled policies.
+    fn text_bytes(&self) -> usize {
+        fn texts(map: &BTreeMap<String, String>) -> usize {
+            map.iter().map(|(key, value)| key.len() + value.len()).sum()
+        }
+        fn names(list: &[PolicyName]) -> usize {
+            list.iter().map(|name| name.as_str().len() + size_of::<PolicyName>()).sum()
+        }
+        let entity = self.entity.as_ref().map_or(0, |entity| {
+            let aliases = entity.aliases.iter().map(|alias| {
+                let custom = alias.custom_metadata.as_ref().map_or(0, texts);
+                size_of_val(alias) + alias.name.len() + texts(&alias.metadata) + custom
+            });
+            texts(&entity.metadata) + names(&entity.policies) + aliases.sum::<usize>()
+        });
+        texts(&self.entry.metadata) + names(&self.entry.policies) + entity
     }
 
     /// The policies that it has from its entity.
@@ -118,6 +136,8 @@ pub(crate) struct Tokens {
     outage: Option<Outage>,
     /// Told whenever something that was allowed may no longer be: streams decide anew.
     changes: watch::Sender<u64>,
+    /// Held while the list of accessors is looked through: once at a time.
+    tidying: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Tokens {
@@ -130,7 +150,15 @@ impl Tokens {
         validity: Arc<Validity>,
     ) -> Self {
         let cache = TokenCache::new(settings.tokens(), settings.ttl, meter);
-        Self { barrier, key, cache, validity, outage, changes: watch::Sender::new(0) }
+        Self {
+            barrier,
+            key,
+            cache,
+            validity,
+            outage,
+            changes: watch::Sender::new(0),
+            tidying: Arc::default(),
+        }
     }
 
     /// What the store knows a token by.

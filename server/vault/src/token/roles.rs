@@ -5,8 +5,8 @@ use coffer_core::policy::PolicyName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::auth::TokenParams;
 use crate::auth::token_params::OldName;
+use crate::auth::{TokenParams, is_generic_name};
 use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
 use crate::open::Open;
@@ -292,14 +292,8 @@ impl Role {
     }
 }
 
-/// Letters, digits, `_`, `-` and `.`, with neither of the last two at an end.
 fn valid_name(name: &str) -> bool {
-    let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
-    let bytes = name.as_bytes();
-    name.len() <= NAME_BYTES_MAX
-        && bytes.first().is_some_and(|c| word(*c))
-        && bytes.last().is_some_and(|c| word(*c))
-        && bytes.iter().all(|c| word(*c) || matches!(c, b'-' | b'.'))
+    is_generic_name(name, NAME_BYTES_MAX)
 }
 
 /// A glob as Vault's lists have them: stars at either end, or both.

@@ -181,15 +181,11 @@ async fn rewrap(ctx: &mut Ctx, caller: &TokenEntry) -> Result<Outcome, Fail> {
     let open = std::sync::Arc::clone(&ctx.open);
     let now = ctx.now;
     let token = Token::generate(&mut rand::rng());
-    let fresh = Accessor::generate(&mut rand::rng());
     let moved: Result<TokenEntry, Fail> = transact!(open.barrier, |w| {
         // Nothing is put away for somebody who was cut off in the meantime.
         open.tokens.guard_caller(w, caller, now).await?;
         let (old, data) = take_in(&open, w, &hash, now).await?;
-        let new = TokenEntry {
-            accessor: fresh.clone(),
-            ..wrapping_entry(&open, &token, &old.path, old.ttl, Some(caller), now)
-        };
+        let new = wrapping_entry(&open, &token, &old.path, old.ttl, Some(caller), now);
         insert_in(&open.tokens, w, &new, &data).await?;
         new
     });

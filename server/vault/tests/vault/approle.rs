@@ -146,6 +146,10 @@ async fn addresses_bind_secret_ids_and_tokens() {
         login_from(&bed, "the-app", &narrow, [10, 1, 0, 1]).await.expect(200).text("/auth/client_token");
     assert_eq!(use_from(&token, [10, 2, 3, 4]).await, 200);
     assert_eq!(use_from(&token, [10, 1, 0, 1]).await, 403);
+    // A role that is narrowed afterwards narrows its secret ids, too.
+    bed.root(Update, ROLE, json!({"token_bound_cidrs": "10.3.0.0/16"})).await.expect(204);
+    login_from(&bed, "the-app", &narrow, [10, 1, 0, 1]).await.expect(400);
+    login_from(&bed, "the-app", &wide, [10, 9, 9, 9]).await.expect(200);
 }
 
 #[tokio::test]
@@ -280,7 +284,7 @@ async fn every_field_has_a_path_of_its_own() {
     let role = bed.root(Read, ROLE, Value::Null).await.expect(200);
     assert_eq!(role.body["data"]["token_max_ttl"], 0);
     bed.root(Read, &format!("{ROLE}/local-secret-ids"), Value::Null).await.expect(200);
-    bed.root(Update, &format!("{ROLE}/local-secret-ids"), json!({})).await.expect(400);
+    bed.root(Update, &format!("{ROLE}/local-secret-ids"), json!({})).await.expect(405);
     bed.root(Update, &format!("{ROLE}/policies"), json!({"policies": "old"})).await.expect(204);
     let shown = bed.root(Read, &format!("{ROLE}/policies"), Value::Null).await.expect(200);
     assert_eq!(shown.body["data"], json!({"policies": ["old"], "token_policies": ["old"]}));

@@ -288,3 +288,51 @@ async fn by_a_role_a_token_gets_what_its_maker_has_not_and_a_change_of_it_ends_i
     bed.root(Operation::Update, "auth/token/roles/far", less).await.expect(204);
     assert!(!alive(&bed, &token).await);
 }
+
+#[tokio::test]
+async fn what_a_role_limits_is_limited_whatever_is_asked_for() {
+    let bed = Bed::with_pods().await;
+    let write = async |name: &str, body: Value| {
+        bed.root(Operation::Update, &format!("auth/token/roles/{name}"), body).await.expect(204);
+    };
+    // Uses that nobody would count.
+    write("once", json!({"allowed_policies": "p", "token_num_uses": 1})).await;
+    let answer = bed.root(Operation::Update, "auth/token/create/once", json!({"type": "batch"})).await;
+    assert_eq!(answer.expect(400).text("/errors/0"), "batch tokens cannot have \"num_uses\" set");
+    // Addresses: the narrower of role and parent, and none where they do not meet.
+    write("near", json!({"token_bound_cidrs": "10.1.0.0/16"})).await;
+    write("far", json!({"token_bound_cidrs": "192.168.0.0/16"})).await;
+    write("wide", json!({"token_bound_cidrs": "10.0.0.0/8"})).await;
+    policy(&bed, "mk", r#"path "auth/token/create*" { capabilities = ["update"] }"#).await;
+    let parent = create(&bed, &bed.root, "create/wide", json!({"policies": ["mk"]})).await;
+    let parent = parent.text("/auth/client_token");
+    let by_parent = async |role: &str, body: Value| {
+        let path = format!("auth/token/create/{role}");
+        let mut request = bed.request(Operation::Update, &path, Some(&parent), body);
+        request.client_ip = [10, 1, 0, 1].into();
+        bed.handle(request).await
+    };
+    let child = by_parent("near", json!({})).await.expect(200).text("/auth/client_token");
+    let shown = bed.root(Operation::Update, "auth/token/lookup", json!({"token": child})).await.expect(200);
+    assert_eq!(shown.body["data"]["bound_cidrs"], json!(["10.1.0.0/16"]));
+    by_parent("far", json!({})).await.expect(400);
+    // The default policy.
+    write("bare", json!({"token_no_default_policy": true})).await;
+    let made = create(&bed, &bed.root, "create/bare", json!({"policies": ["mk"]})).await;
+    assert_eq!(made.body["auth"]["policies"], json!(["mk"]));
+}
+
+#[tokio::test]
+async fn a_child_made_by_a_token_that_became_an_orphan_lives_on_with_it() {
+    let bed = Bed::with_pods().await;
+    policy(&bed, "mk", r#"path "auth/token/create*" { capabilities = ["update"] }"#).await;
+    let top = create(&bed, &bed.root, "create", json!({"policies": ["mk"]})).await.text("/auth/client_token");
+    let child = create(&bed, &top, "create", json!({})).await.text("/auth/client_token");
+    // Known in memory with its old line of ancestors.
+    assert!(alive(&bed, &child).await);
+    bed.root(Operation::Update, "auth/token/revoke-orphan", json!({"token": top})).await.expect(204);
+    let grandchild = create(&bed, &child, "create", json!({})).await.text("/auth/client_token");
+    assert!(alive(&bed, &grandchild).await);
+    bed.root(Operation::Update, "auth/token/revoke", json!({"token": child})).await.expect(204);
+    assert!(!alive(&bed, &grandchild).await);
+}

@@ -5,7 +5,7 @@ use crate::bed;
 use std::time::Duration;
 
 use bed::{Bed, hours};
-use coffer_vault::Operation;
+use coffer_vault::{Clock, Operation};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -201,6 +201,11 @@ async fn tokens_bound_to_addresses_work_from_there_only_and_so_do_their_children
     };
     assert_eq!(from(&token, [127, 0, 0, 1]).await, 200);
     assert_eq!(from(&token, [192, 168, 0, 1]).await, 403);
+    let jwt = bed.cluster.jwt(&bed.cluster.claims("shop", "orders", "pod-1", bed.clock.now()));
+    let body = json!({"role": "shop.orders", "jwt": jwt});
+    let mut login = bed.request(Operation::Update, "auth/kubernetes/prod/login", None, body);
+    login.client_ip = [192, 168, 0, 1].into();
+    bed.handle(login).await.expect(403);
     bed.root(
         Operation::Update,
         "sys/policies/acl/k8s/prod/shop/dsec/orders",

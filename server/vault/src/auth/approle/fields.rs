@@ -99,6 +99,9 @@ impl Field {
     }
 
     fn write(self, role: &mut Role, body: &Map<String, Value>) -> Result<(), Fail> {
+        if self == Self::LocalSecretIds {
+            return Err(Fail::NoOperation);
+        }
         let names = self.params();
         let missing = || bad(format!("missing {}", names.first().copied().unwrap_or_default()));
         let given: Map<String, Value> = body
@@ -111,7 +114,7 @@ impl Field {
             return if self == Self::TokenBoundCidrs { Ok(()) } else { Err(missing()) };
         }
         match self {
-            Self::LocalSecretIds => return Err(Fail::NoOperation),
+            Self::LocalSecretIds => {}
             Self::BindSecretId => {
                 role.bind_secret_id = params::flag(&given, "bind_secret_id")?.unwrap_or(role.bind_secret_id);
             }

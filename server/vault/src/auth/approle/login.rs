@@ -50,6 +50,10 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     let Some((name, role)) = found else { return Err(wrong()) };
     let proof = if role.bind_secret_id { Some(shown.ok_or_else(wrong)?) } else { None };
     check_address(ctx, &role, proof.as_ref())?;
+    if proof.as_ref().is_some_and(|secret| !secret.token_cidrs.within(&role.token.bound_cidrs)) {
+        // The role was narrowed after the secret id was made.
+        return Err(bad("the secret ID's token_bound_cidrs are not within the role's any more"));
+    }
     let mut metadata = proof.as_ref().map(|secret| secret.metadata.clone()).unwrap_or_default();
     metadata.insert("role_name".into(), name.clone());
     let who = NewAlias { name: role_id.clone(), metadata: metadata.clone() };

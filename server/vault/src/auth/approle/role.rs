@@ -85,12 +85,7 @@ impl Role {
 
     /// By the form of a role id that names its entity: two roles must not be one entity.
     fn id_key(barrier: &Barrier, mount: &Mount, role_id: &str) -> Result<RowKey, Fail> {
-        Self::exact_id_key(barrier, mount, &lockout::normal(role_id))
-    }
-
-    /// By the role id as it is: where older rows are.
-    fn exact_id_key(barrier: &Barrier, mount: &Mount, role_id: &str) -> Result<RowKey, Fail> {
-        let hash = hash(barrier, "role-id", mount, [role_id, ""])?;
+        let hash = hash(barrier, "role-id", mount, [&lockout::normal(role_id), ""])?;
         Ok(RowKey::path(mount.id, RecordKind::Entry, &format!("role-id/{hash}")))
     }
 
@@ -106,14 +101,10 @@ impl Role {
         mount: &Mount,
         role_id: &str,
     ) -> Result<Option<(String, Self)>, Fail> {
-        for key in [Self::id_key(barrier, mount, role_id)?, Self::exact_id_key(barrier, mount, role_id)?] {
-            let Some(entry) = codec::get::<RoleIdEntry>(reader, &key).await? else { continue };
-            let role = Self::load(reader, mount, &entry.name).await?;
-            if let Some(role) = role.filter(|role| role.role_id == role_id) {
-                return Ok(Some((entry.name, role)));
-            }
-        }
-        Ok(None)
+        let key = Self::id_key(barrier, mount, role_id)?;
+        let Some(entry) = codec::get::<RoleIdEntry>(reader, &key).await? else { return Ok(None) };
+        let role = Self::load(reader, mount, &entry.name).await?;
+        Ok(role.filter(|role| role.role_id == role_id).map(|role| (entry.name, role)))
     }
 
     /// What must hold for every role.
@@ -143,7 +134,6 @@ impl Role {
         if before.is_none_or(|b| b.role_id != self.role_id) {
             if let Some(before) = before {
                 writer.delete(&Self::id_key(barrier, mount, &before.role_id)?).await?;
-                writer.delete(&Self::exact_id_key(barrier, mount, &before.role_id)?).await?;
             }
             let key = Self::id_key(barrier, mount, &self.role_id)?;
             if codec::get::<RoleIdEntry>(&*writer as &dyn Read, &key).await?.is_some() {
@@ -255,7 +245,6 @@ async fn delete(ctx: &Ctx, mount: &Mount, name: &str) -> Result<Outcome, Fail> {
         if let Some(role) = &role {
             w.delete(&Role::key(mount, name)).await?;
             w.delete(&Role::id_key(barrier, mount, &role.role_id)?).await?;
-            w.delete(&Role::exact_id_key(barrier, mount, &role.role_id)?).await?;
             w.unlink(mount.id, &format!("role/{name}")).await?;
             tidy::bury_in(w, mount, &role.uid, ctx.now).await?;
         }

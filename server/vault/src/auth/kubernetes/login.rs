@@ -41,6 +41,9 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     if !role.admits(&identity.namespace, &identity.service_account) {
         return Err(Fail::Login("the role is not for this ServiceAccount"));
     }
+    if !role.token.bound_cidrs.admits(ctx.request.client_ip) {
+        return Err(Fail::Login("the role may not be used from this address"));
+    }
     let name = format!("{}-{}", identity.namespace, identity.service_account);
     let alias = alias(&identity);
     let pod = identity.pod.as_ref().map(|(_, uid)| uid.clone());

@@ -1,7 +1,7 @@
 //! `login/<name>`: from a name and a password to a token.
 //!
 //! A name that nobody has costs the same work, counts the same failures and gets the same answers as one that
-//! somebody has.
+//! somebody has; but for somebody whose hash was given as such, with a cost of its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
