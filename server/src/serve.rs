@@ -71,8 +71,6 @@ pub(crate) fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     runtime()?.block_on(async {
-        // Before the server says that it has started: whoever waits for that word finds the file.
-        let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         let running = Running::start(&config, Some(Reload { paths, log_level, logs })).await?;
         running.until_told().await
     })
@@ -140,6 +138,7 @@ pub(crate) struct Running {
     background: tokio::task::JoinHandle<()>,
     reload: Option<Reload>,
     signals: Signals,
+    _pid_file: Option<PidFile>,
 }
 
 struct Signals {
@@ -189,6 +188,9 @@ impl Running {
             closing: closed.clone(),
             limits: Limits::default(),
         };
+        // Once everything is this process's, so that one that fails to start leaves another's file alone; and before it
+        // is said that the server has started: whoever waits for that word finds the file.
+        let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         let router = coffer_api::router(api);
         let shutdown = CancellationToken::new();
         let background = tokio::spawn(Arc::clone(&assembled.vault).run_background(shutdown.clone()));
@@ -212,6 +214,7 @@ impl Running {
             background,
             reload,
             signals,
+            _pid_file: pid_file,
         })
     }
 

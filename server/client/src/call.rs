@@ -55,6 +55,9 @@ impl<'a> Call<'a> {
     }
 }
 
+/// The most names in one reply.
+const PAGE: usize = 10_000;
+
 impl Client {
     /// Starts setting up a client for `https://host:port` (or `http://` on loopback).
     pub fn builder(address: &str) -> ClientBuilder {
@@ -101,14 +104,37 @@ impl Client {
         self.exchange(Call::new("GET", path), None::<&()>).await
     }
 
-    /// `LIST <path>`: the names there, none if there are none.
+    /// `LIST <path>`: all names there, none if there are none; where they are more than one reply holds, the rest is
+    /// asked for.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn list(&self, path: &str) -> Result<Vec<String>, ClientError> {
-        match self.names(Call::new("LIST", path)).await {
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
-            names => names,
+        self.all_names("LIST", path).await
+    }
+
+    /// The same by `LIST` or `SCAN`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn all_names(&self, method: &'static str, path: &str) -> Result<Vec<String>, ClientError> {
+        let mut names: Vec<String> = Vec::new();
+        loop {
+            let after = names.last().cloned().unwrap_or_default();
+            let query = [("after", after.as_str())];
+            let query = if after.is_empty() { &query[..0] } else { &query[..] };
+            let page = match self.names(Call { query, ..Call::new(method, path) }).await {
+                Err(error) if error.is_not_found() => Vec::new(),
+                page => page?,
+            };
+            // A server that takes no `after` gives the same names again.
+            let goes_on = page.len() >= PAGE && page.last() != names.last();
+            if names.is_empty() || page.last() != names.last() {
+                names.extend(page);
+            }
+            if !goes_on {
+                return Ok(names);
+            }
         }
     }
 
@@ -175,14 +201,16 @@ impl Client {
         T: DeserializeOwned,
     {
         let limit = self.transport.limits.call;
-        let mut retries =
-            if matches!(call.method, "GET" | "LIST" | "SCAN") { self.transport.limits.retries } else { 0 };
+        // What a server says before it does anything. After another error, a read may have had its effect already: a
+        // login made at a database, a use of a token, a wrapped reply.
+        let reads = matches!(call.method, "GET" | "LIST" | "SCAN");
+        let mut retries = if reads { self.transport.limits.retries } else { 0 };
         let text = loop {
             let text = timeout(limit, self.exchange_bytes(call, body))
                 .await
                 .map_err(|_| ClientError::Timeout { path: call.path.to_owned(), seconds: limit.as_secs() })?;
             match text {
-                Err(ClientError::Status { code: 412 | 500 | 502..=599, .. }) if retries > 0 => {
+                Err(ClientError::Status { code: 412 | 503, .. }) if retries > 0 => {
                     retries -= 1;
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }

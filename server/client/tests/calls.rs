@@ -241,3 +241,53 @@ async fn a_refused_subscription_is_an_error() {
     let error = client(&server.address).subscribe("*", None).await.unwrap_err();
     assert!(error.is_denied());
 }
+
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+/// The first answer to each path is its last segment; the next is a success.
+fn reluctant(request: Request<Incoming>) -> Response<Body> {
+    let code: u16 = request.uri().path().rsplit('/').next().unwrap().parse().unwrap();
+    match ASKED.fetch_add(1, Ordering::SeqCst) {
+        0 => reply(code, r#"{"errors":["not now"]}"#),
+        _ => reply(200, r#"{"data":{"keys":["a"]}}"#),
+    }
+}
+
+#[tokio::test]
+async fn only_what_had_no_effect_is_asked_again() {
+    let server = plain(reluctant, false).await;
+    let limits = Limits { retries: 2, ..Limits::default() };
+    let client = Client::builder(&server.address).limits(limits).build().unwrap();
+    // (path, by a write, asked so often)
+    for (path, writes, times) in [
+        ("a/503", false, 2),
+        ("a/412", false, 2),
+        ("a/500", false, 1),
+        ("a/504", false, 1),
+        ("a/503", true, 1),
+    ] {
+        ASKED.store(0, Ordering::SeqCst);
+        let answer = match writes {
+            false => client.get::<serde_json::Value>(path).await.map(drop),
+            true => client.write(path, &serde_json::json!({})).await,
+        };
+        assert_eq!((ASKED.load(Ordering::SeqCst), answer.is_ok()), (times, times == 2), "{path} {writes}");
+    }
+}
+
+/// 25,000 names, by ten thousand; below `all/` the parameters are ignored.
+fn many(request: Request<Incoming>) -> Response<Body> {
+    let after = request.uri().query().and_then(|query| query.strip_prefix("after=k"));
+    let after = after.filter(|_| !request.uri().path().starts_with("/v1/all"));
+    let from = after.map_or(0, |number| number.parse::<usize>().unwrap() + 1);
+    let names: Vec<String> = (from..25_000).take(10_000).map(|n| format!("k{n:05}")).collect();
+    reply(200, &serde_json::json!({"data": {"keys": names}}).to_string())
+}
+
+#[tokio::test]
+async fn long_lists_are_asked_for_to_their_end_and_not_for_ever() {
+    let client = client(&plain(many, false).await.address);
+    let names = client.list("x").await.unwrap();
+    assert_eq!((names.len(), names[24_999].as_str()), (25_000, "k24999"));
+    assert_eq!(client.all_names("SCAN", "all/x").await.unwrap().len(), 10_000);
+}

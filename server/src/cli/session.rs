@@ -116,10 +116,12 @@ fn ca_bundle(file: Option<PathBuf>, dir: Option<PathBuf>) -> anyhow::Result<Vec<
     if let Some(dir) = dir {
         return ca_directory(&dir).with_context(|| format!("CA certificates in {}", dir.display()));
     }
-    let named = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let system = named.into_iter().chain(SYSTEM_BUNDLES.iter().map(PathBuf::from));
-    system
-        .into_iter()
+    if let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from) {
+        // Whoever names one does not want others to be trusted instead.
+        return std::fs::read(&path).with_context(|| format!("SSL_CERT_FILE {}", path.display()));
+    }
+    SYSTEM_BUNDLES
+        .iter()
         .find_map(|path| std::fs::read(path).ok())
         .context("the system has no CA certificates: name them with --ca-cert or COFFER_CACERT")
 }

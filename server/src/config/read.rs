@@ -251,6 +251,10 @@ impl Reader<'_> {
                 return Err(missing(block, "tls_cert_file", "the path of a PEM certificate chain"));
             }
             (None, _, None) => return Err(missing(block, "tls_key_file", "the path of a PEM private key")),
+            (Some(at), ..) if required.is_some() => {
+                let message = "\"tls_disable\" leaves no certificate to require of clients".to_owned();
+                return Err(HclError::new(at, message));
+            }
             (Some(_), ..) if address.ip().is_loopback() => None,
             (Some(at), ..) => {
                 let message =

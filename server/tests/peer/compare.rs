@@ -26,9 +26,17 @@ impl fmt::Display for Difference {
 impl Difference {
     /// Whether something that works there does not work here: never intended.
     pub(crate) fn is_failure_of_a_success(&self) -> bool {
-        let good = |text: &str| text.starts_with('2');
         self.field == "status" && good(&self.theirs) && !good(&self.ours)
     }
+
+    /// Whether something that is refused there is done here: only where it is said that this is meant.
+    pub(crate) fn is_success_of_a_failure(&self) -> bool {
+        self.field == "status" && !good(&self.theirs) && good(&self.ours)
+    }
+}
+
+fn good(status: &str) -> bool {
+    status.starts_with('2')
 }
 
 /// Headers that clients look at.

@@ -58,6 +58,9 @@ pub(crate) struct Intended {
     pub(crate) why: String,
     /// `story: METHOD path: field`, each with `*` for anything within a segment and `**` for anything.
     pub(crate) at: Vec<String>,
+    /// Whether Coffer does here what OpenBao refuses.
+    #[serde(default)]
+    pub(crate) more: bool,
 }
 
 /// `pending.yaml`: what is known to be wrong and not mended yet. Each must still be seen.
@@ -69,13 +72,20 @@ pub(crate) struct Pending {
 }
 
 impl Intended {
-    pub(crate) fn covers(&self, story: &str, step: &str, difference: &Difference) -> bool {
-        self.at.iter().any(|place| {
+    /// Which of its places this is.
+    pub(crate) fn places_of(
+        &self,
+        story: &str,
+        step: &str,
+        difference: &Difference,
+    ) -> impl Iterator<Item = usize> {
+        self.at.iter().enumerate().filter_map(move |(i, place)| {
             let parts: Vec<&str> = place.splitn(3, ": ").collect();
             let [in_story, in_step, in_field] = parts[..] else {
                 panic!("{place:?}: expected story: request: field")
             };
-            glob(in_story, story) && glob(in_step, step) && glob(in_field, &difference.field)
+            let here = glob(in_story, story) && glob(in_step, step) && glob(in_field, &difference.field);
+            here.then_some(i)
         })
     }
 }
@@ -118,7 +128,7 @@ pub(crate) fn load<T: serde::de::DeserializeOwned>(name: &str) -> T {
 }
 
 /// The page of the reference, as the tables have it.
-pub(crate) fn page(endpoints: &Endpoints, intended: &[Intended]) -> String {
+pub(crate) fn page(endpoints: &Endpoints, intended: &[Intended], pending: &Pending) -> String {
     let mut page = include_str!("page.md").to_owned();
     let mut served = String::new();
     for group in &endpoints.groups {
@@ -135,7 +145,17 @@ pub(crate) fn page(endpoints: &Endpoints, intended: &[Intended]) -> String {
     }
     let behaviours: String = endpoints.behaviours.iter().map(|b| format!("- {}\n", b.text)).collect();
     let differences: String = intended.iter().map(|d| format!("| {} | {} |\n", d.what, d.why)).collect();
-    for (name, text) in [("served", &served), ("behaviours", &behaviours), ("differences", &differences)] {
+    let pending: String = pending
+        .at
+        .iter()
+        .filter_map(|at| at.split_once(": "))
+        .fold(String::new(), |text, (_, request)| text + &format!("- `{request}`\n"));
+    for (name, text) in [
+        ("served", &served),
+        ("behaviours", &behaviours),
+        ("differences", &differences),
+        ("pending", &pending),
+    ] {
         page = page.replace(&format!("{{{{{name}}}}}\n"), text.trim_end_matches('\n'));
         page = page.replace(&format!("{{{{{name}}}}}"), text.trim_end_matches('\n'));
     }

@@ -2,14 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use coffer_core::audit::{MAX_LINE_BYTES, files};
-
-/// What is read at most of one file for its last lines.
-const TAIL_BYTES_MAX: u64 = 16 << 20;
 
 /// The files of a log, in the chain's order: all those of a directory, or the one that is named.
 pub(super) fn files(place: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -34,27 +31,21 @@ pub(super) fn each_line(path: &Path, take: impl FnMut(&str)) -> anyhow::Result<(
     lines(BufReader::new(open(path)?), take).with_context(|| path.display().to_string())
 }
 
-/// The last `limit` lines of a file that are wanted, oldest first.
+/// The last `limit` lines of a file that are wanted, oldest first. Reads all of it: there may be few of them.
 pub(super) fn last_lines(
     path: &Path,
     limit: usize,
     wanted: impl Fn(&str) -> bool,
 ) -> anyhow::Result<Vec<String>> {
-    let mut file = open(path)?;
-    let start = file.metadata()?.len().saturating_sub(TAIL_BYTES_MAX);
-    file.seek(SeekFrom::Start(start))?;
     let mut found = VecDeque::new();
-    let mut first = start > 0;
-    lines(BufReader::new(file), |line| {
-        // After a jump into the middle, the first line is most likely half of one.
-        if !std::mem::take(&mut first) && wanted(line) {
+    each_line(path, |line| {
+        if wanted(line) {
             found.push_back(line.to_owned());
         }
         if found.len() > limit {
             found.pop_front();
         }
-    })
-    .with_context(|| path.display().to_string())?;
+    })?;
     Ok(found.into())
 }
 

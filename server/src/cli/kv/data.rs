@@ -100,8 +100,11 @@ pub(super) fn part<'a>(reply: &'a Reply, name: &str) -> Option<&'a Map<String, V
 
 pub(super) async fn get(args: GetArgs, client: &Client, out: &Out) -> Done {
     let place = Place::find(&args.place, client).await?;
+    if args.version.is_some() {
+        need_versions(&place, "--version")?;
+    }
     let path = place.path("data");
-    let reply = read(client, &path, args.version.filter(|_| place.versioned)).await?;
+    let reply = read(client, &path, args.version).await?;
     let (data, metadata) = match place.versioned {
         true => (part(&reply, "data"), part(&reply, "metadata")),
         false => (reply.data.as_ref().map(Disclose::expose), None),
@@ -133,6 +136,9 @@ fn one_field(map: &Map<String, Value>, name: &str, out: &Out) -> anyhow::Result<
 
 pub(super) async fn put(args: PutArgs, client: &Client, out: &Out) -> Done {
     let place = Place::find(&args.place, client).await?;
+    if cas(args.cas).is_some() {
+        need_versions(&place, "--cas")?;
+    }
     let path = place.path("data");
     let data = Disclose::new(input::pairs(&args.data)?);
     if !place.versioned {

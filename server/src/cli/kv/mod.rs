@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use coffer_client::{Call, Client, ClientError};
+use coffer_client::{Client, ClientError};
 
 use place::{Place, PlaceArgs};
 
@@ -73,27 +73,9 @@ pub(crate) async fn run(command: Command, session: &Session, out: &Out) -> Done 
     }
 }
 
-/// The most names in one reply; the rest is asked for.
-const PAGE: usize = 10_000;
-
 async fn names(args: PlaceArgs, method: &'static str, client: &Client, out: &Out) -> Done {
     let path = Place::find(&args, client).await?.path("metadata");
-    let limit = PAGE.to_string();
-    let mut names: Vec<String> = Vec::new();
-    loop {
-        let after = names.last().cloned().unwrap_or_default();
-        let query = [("after", after.as_str()), ("limit", limit.as_str())];
-        let call = Call { query: &query, ..Call::new(method, &path) };
-        let page = match client.names(call).await {
-            Err(error) if error.is_not_found() => Vec::new(),
-            page => page.with_context(|| format!("listing {path}"))?,
-        };
-        let full = page.len() >= PAGE;
-        names.extend(page);
-        if !full {
-            break;
-        }
-    }
+    let names = client.all_names(method, &path).await.with_context(|| format!("listing {path}"))?;
     if names.is_empty() {
         return Err(NoValue(path).into());
     }

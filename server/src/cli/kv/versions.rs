@@ -47,9 +47,10 @@ pub(crate) struct RollbackArgs {
 pub(super) async fn delete(args: DeleteArgs, client: &Client, out: &Out) -> Done {
     let place = Place::find(&args.place, client).await?;
     let path = place.path("data");
-    if args.versions.is_empty() || !place.versioned {
+    if args.versions.is_empty() {
         client.delete(&path).await.with_context(|| format!("deleting {path}"))?;
     } else {
+        need_versions(&place, "--versions")?;
         let body = json!({ "versions": args.versions });
         let at = place.path("delete");
         client.write(&at, &body).await.with_context(|| format!("deleting {path}"))?;
