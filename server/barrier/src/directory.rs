@@ -97,24 +97,28 @@ impl Directories {
     }
 
     pub(crate) fn put(&self, prefix: Vec<u8>, directory: Arc<Directory>) {
+        // Wiped after the lock is free: that takes a while for large ones.
+        let mut old = Vec::new();
         let mut kept = self.lock();
         kept.clock += 1;
         let now = kept.clock;
         kept.bytes += directory.bytes();
         if let Some((_, before)) = kept.entries.insert(prefix, (now, directory)) {
             kept.bytes -= before.bytes();
+            old.push(before);
         }
         while kept.bytes > KEPT_BYTES_MAX {
             let oldest =
                 kept.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(prefix, _)| prefix.clone());
             let Some((_, gone)) = oldest.and_then(|prefix| kept.entries.remove(&prefix)) else { return };
             kept.bytes -= gone.bytes();
+            old.push(gone);
         }
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        *self.lock() = Kept::default();
+        let _old = std::mem::take(&mut *self.lock());
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

@@ -67,6 +67,8 @@ impl Barrier {
                 // Whoever met us may have been our own earlier attempt, or somebody else who initialises.
                 Err(Tried::Barrier(BarrierError::Conflict)) => {}
                 Err(Tried::Barrier(BarrierError::OutcomeUnknown)) => unknown = true,
+                // Whose it is is known: ours never applied, and cannot any more.
+                Err(Tried::Barrier(error @ BarrierError::AlreadyInitialized)) => return Err(error.into()),
                 // Once a commit is unanswered, giving up means not to know.
                 Err(_) if unknown => {}
                 Err(Tried::Barrier(known)) => return Err(known.into()),

@@ -181,13 +181,10 @@ impl KeyringRecord {
         self.keys.len() != before
     }
 
-    /// Removes all generations but the newest of each key; gives back what went.
-    pub(crate) fn retire(&mut self) -> Vec<KeyId> {
-        let newest: Vec<KeyId> = self.newest_of_all();
-        let (stay, go) = std::mem::take(&mut self.keys).into_iter().partition(|k| newest.contains(&k.id));
-        self.keys = stay;
-        let go: Vec<WrappedKey> = go;
-        go.into_iter().map(|k| k.id).collect()
+    /// Removes all generations but the newest of each key.
+    pub(crate) fn retire(&mut self) {
+        let newest = self.newest_of_all();
+        self.keys.retain(|key| newest.contains(&key.id));
     }
 
     /// All keys.

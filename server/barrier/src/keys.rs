@@ -4,7 +4,7 @@
 //! them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use coffer_core::token::HmacKey;
@@ -71,6 +71,8 @@ pub(crate) struct Keys {
     /// Names, in clear: they go with the keys.
     pub(crate) directories: Directories,
     sealed: AtomicBool,
+    /// System KEKs of generations below this are retired.
+    retired_below: AtomicU32,
 }
 
 impl Keys {
@@ -106,6 +108,7 @@ impl Keys {
             held: RwLock::new(held),
             directories: Directories::default(),
             sealed: AtomicBool::new(false),
+            retired_below: AtomicU32::new(0),
         })
     }
 
@@ -248,6 +251,30 @@ impl Keys {
         let mut present = self.term.write().unwrap_or_else(PoisonError::into_inner);
         let past = std::mem::replace(&mut *present, term);
         self.past.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&past));
+    }
+
+    /// Drops what is not the newest of its kind: the keyring has it no more.
+    pub(crate) fn forget_old(&self) {
+        let generation = self.term().generation;
+        self.retired_below.fetch_max(generation, Ordering::AcqRel);
+        let held = &mut *self.held_mut();
+        let newest = &held.newest;
+        held.keys.retain(|id, _| match id.purpose {
+            Purpose::Record => id.generation >= generation,
+            Purpose::Kek => newest.get(&id.mount).is_none_or(|newest| id.generation >= *newest),
+            Purpose::Derive => true,
+        });
+    }
+
+    /// A system KEK in memory; `None` if it would have to be looked for. An error if there is no use in that: it is
+    /// retired, or was never made.
+    pub(crate) fn system_kek(&self, generation: u32) -> Result<Option<Arc<Key>>, BarrierError> {
+        self.check()?;
+        let retired = generation < self.retired_below.load(Ordering::Acquire);
+        if generation == 0 || retired || generation > self.term().generation {
+            return Err(BarrierError::NoKey);
+        }
+        Ok(self.held().keys.get(&KeyId::system(Purpose::Record, generation)).cloned())
     }
 
     /// A mount whose KEKs are gone, or may be.

@@ -2,7 +2,8 @@
 //!
 //! Each batch is one transaction, with the place it has come to in the same transaction: a crash anywhere loses
 //! nothing, and the work goes on where it was. Secrets are not opened, only their DEKs are wrapped anew. Old keys go
-//! once a second pass over everything has found no row under them.
+//! once a second pass over everything has found no row under them. Whoever takes over from a dead process closes its
+//! stream first: what that one sent under old keys must not arrive after they are gone.
 
 use std::sync::Arc;
 
@@ -82,10 +83,14 @@ impl Barrier {
     /// After any error it may be called again; nothing is lost.
     pub async fn rewrap(&self) -> Result<RewrapStep, BarrierError> {
         let status = self.rewrap_status().await?;
+        let (keys, stream) = self.unsealed()?;
         if status.done {
+            if status.retired {
+                // Gone from the keyring; what a copy of it opens is to open nothing here either.
+                keys.forget_old();
+            }
             return Ok(RewrapStep::Idle);
         }
-        let (keys, stream) = self.unsealed()?;
         if !keys.settled() {
             return Ok(RewrapStep::Waiting);
         }

@@ -94,6 +94,7 @@ async fn a_rotation_keeps_every_row_readable_and_retires_the_old_keys_after_two_
     let status = barrier.rewrap_status().await.unwrap();
     assert!(status.done && barrier.rewrap().await.unwrap() == RewrapStep::Idle);
     assert_eq!(barrier.key_status().await.unwrap().term, 1);
+    let carried = barrier.seal_for("a test", b"x").unwrap();
     assert_eq!(barrier.rotate(at(7)).await.unwrap(), 2);
     let keys = barrier.key_status().await.unwrap();
     assert_eq!((keys.term, keys.installed), (2, Some(at(7))));
@@ -108,6 +109,18 @@ async fn a_rotation_keeps_every_row_readable_and_retires_the_old_keys_after_two_
     finish(&barrier).await;
     let status = barrier.rewrap_status().await.unwrap();
     assert!(status.done && status.retired && status.found == 0 && status.pass >= 2, "{status:?}");
+    // The old keys are gone from the keyring and from memory: what they sealed opens no more.
+    let keyring =
+        rows(&store).into_iter().filter(|(key, _)| key.starts_with(&[b"C".as_slice(), &[0xff; 16]].concat()));
+    let keyrings: Vec<serde_json::Value> = keyring
+        .filter_map(|(_, row)| serde_json::from_slice(&row).ok())
+        .filter(|record: &serde_json::Value| record["keys"].is_array())
+        .collect();
+    assert_eq!(keyrings.len(), 1);
+    for key in keyrings[0]["keys"].as_array().unwrap() {
+        assert!(key["purpose"] == "derive" || key["generation"] == 2, "{key}");
+    }
+    assert!(barrier.open_from("a test", &carried).await.unwrap().is_none());
     // 2,500 of each kind, the log's rows, and the stream.
     assert!(status.rewrapped > 7500, "{status:?}");
     for n in 0..=2500 {
@@ -419,6 +432,8 @@ async fn faults_at_every_step_of_rotation_and_rekey_lose_nothing() {
                 faulty.set_faults(Faults::default());
                 barrier = Barrier::new(Arc::new(faulty.clone()));
                 barrier.unseal(&current).await.unwrap();
+                // As the server does it: what the dead one sent and nobody answered cannot arrive any more.
+                barrier.close_other_streams().await.unwrap();
             }
         }
         faulty.set_faults(Faults::default());

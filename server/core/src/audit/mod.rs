@@ -128,6 +128,7 @@ impl Chain {
     /// behind what is in `out` already. For whoever writes many at once. On an error, `out` and head are as before.
     pub fn append_line(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), AuditError> {
         let open = Self::fits(record)?;
+        let next = self.seq.checked_add(1).ok_or(AuditError::Malformed)?;
         let hash = ChainHash::of(self.prev, self.seq, record.as_bytes());
         out.extend_from_slice(open.as_bytes());
         out.extend_from_slice(b",\"seq\":");
@@ -137,7 +138,7 @@ impl Chain {
         out.extend_from_slice(b"\",\"hash\":\"");
         hash.put_hex(out);
         out.extend_from_slice(b"\"}\n");
-        *self = Self { prev: hash, seq: self.seq + 1 };
+        *self = Self { prev: hash, seq: next };
         Ok(())
     }
 

@@ -184,3 +184,11 @@ fn a_forged_line_with_the_highest_number_is_no_record() {
     let report = verify([line.as_str(), line.as_str()], None);
     assert!(!report.is_intact() && report.intact == 0, "{report:?}");
 }
+
+#[test]
+fn after_the_last_number_there_is_no_record() {
+    let mut end = Chain { seq: u64::MAX, ..Chain::default() };
+    let mut out = Vec::new();
+    assert_eq!(end.append_line(r#"{"a":1}"#, &mut out), Err(AuditError::Malformed));
+    assert!(out.is_empty());
+}
