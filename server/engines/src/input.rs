@@ -19,9 +19,9 @@ pub(crate) const PAGE_MAX: usize = 10_000;
 const LIMIT_REFUSED: &str = "Field validation failed: error converting input for field \"limit\": '' cannot parse \
                              value as 'int': strconv.ParseInt: invalid syntax";
 
-const LABELS_MAX: usize = 64;
-const LABEL_KEY_BYTES_MAX: usize = 128;
-const LABEL_VALUE_BYTES_MAX: usize = 512;
+pub(crate) const LABELS_MAX: usize = 64;
+pub(crate) const LABEL_KEY_BYTES_MAX: usize = 128;
+pub(crate) const LABEL_VALUE_BYTES_MAX: usize = 512;
 
 /// A field that is present and not null.
 pub(crate) fn field<'a>(body: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {

@@ -97,3 +97,29 @@ async fn a_detailed_list_says_what_is_known_of_each_secret() {
     assert_eq!(scan["key_info"]["b/d/e"], data(kv.read("metadata/l/b/d/e").await.unwrap()));
     assert!(matches!(kv.read("detailed-metadata/l/a").await, Err(EngineError::Unsupported)));
 }
+
+#[tokio::test]
+async fn a_detailed_list_of_much_is_cut_where_it_has_become_large_and_says_so() {
+    let kv = Bench::new(KvEngine::new()).await;
+    let labels: Map<String, Value> =
+        (0..64).map(|n| (format!("{n:0>100}"), Value::from("v".repeat(500)))).collect();
+    let names: Vec<String> = (0..130).map(|n| format!("s{n:03}")).collect();
+    for name in &names {
+        kv.post(&format!("metadata/l/{name}"), json!({ "custom_metadata": labels })).await.unwrap();
+    }
+    let reply = kv.list("detailed-metadata/l?limit=900").await.unwrap();
+    assert!(matches!(reply, EngineReply::Warn(..)));
+    let page = data(reply);
+    let shown = page["keys"].as_array().unwrap().len();
+    assert!(shown < 130 && page["key_info"].as_object().unwrap().len() == shown, "{shown}");
+    let rest = data(kv.list(&format!("detailed-metadata/l?after={}", names[shown - 1])).await.unwrap());
+    assert_eq!(rest["keys"], json!(names[shown..]));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_labels_is_said_briefly_however_long_they_are() {
+    let kv = Bench::new(KvEngine::new()).await;
+    let labels = json!({ "custom_metadata": { "k".repeat(300_000): "x" } });
+    let why = kv.post("metadata/l", labels).await.unwrap_err().to_string();
+    assert!(why.len() < 1000 && why.contains("is 300000 but must be 0 < len(key) <= 128"), "{}", why.len());
+}

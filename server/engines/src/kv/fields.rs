@@ -30,11 +30,6 @@ impl<'a> Fields<'a> {
         Self { body, prefix: "" }
     }
 
-    /// Whether the field was sent, null or not.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.body.contains_key(name)
-    }
-
     fn refuse(&self, name: &str, why: &str) -> EngineError {
         EngineError::bad(format!("{}error converting input for field \"{name}\": {why}", self.prefix))
     }

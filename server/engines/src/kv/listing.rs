@@ -14,6 +14,8 @@ use crate::{EngineError, ReadView};
 const SCANNED_MAX: usize = 100_000;
 /// The most secrets whose metadata one reply has.
 const DETAILED_MAX: usize = 1_000;
+/// About how many bytes of metadata one reply has at most, but for its last secret.
+const DETAILED_BYTES_MAX: usize = 4 << 20;
 
 /// The names directly below a directory.
 pub(super) async fn list(
@@ -115,13 +117,27 @@ impl<'a> Page<'a> {
         }
         let more = self.cut(&mut names);
         let mut info = Map::new();
+        let mut bytes = 0;
         for name in &names {
+            if bytes >= DETAILED_BYTES_MAX {
+                break;
+            }
             // As in OpenBao, a directory is described by the secret of the same name, if there is one.
             let path = below(dir, name.trim_end_matches('/'));
-            let known = record::load(view, &path).await?.map(|meta| meta.json()).unwrap_or_default();
-            info.insert(name.clone(), Value::Object(known));
+            let known = record::load(view, &path).await?;
+            bytes += known.as_ref().map_or(0, record::Meta::json_bytes);
+            info.insert(name.clone(), Value::Object(known.map(|meta| meta.json()).unwrap_or_default()));
         }
+        let shown = info.len();
+        let short = shown < names.len();
+        names.truncate(shown);
         let data = object(json!({ "keys": names, "key_info": info }));
+        if short {
+            // Also to whoever asked for so many: a short page looks like the last one.
+            let text =
+                format!("only {shown} keys fit into a reply: ask for the rest with the parameter after");
+            return Ok(warned(EngineReply::Data(data), text));
+        }
         Ok(self.warn(EngineReply::Data(data), more))
     }
 }

@@ -150,6 +150,14 @@ impl Meta {
         }))
     }
 
+    /// About how many bytes [`Meta::json`] takes.
+    pub(super) fn json_bytes(&self) -> usize {
+        const FIXED: usize = 512;
+        const VERSION: usize = 128;
+        let labels = self.labels.iter().flatten().map(|(key, value)| key.len() + value.len() + 8);
+        FIXED + VERSION * self.versions.len() + labels.sum::<usize>()
+    }
+
     /// `data` of a read of `metadata/`.
     pub(super) fn json(&self) -> Map<String, Value> {
         let versions: Map<String, Value> = self
