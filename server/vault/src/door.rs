@@ -25,6 +25,8 @@ use crate::rows;
 use crate::swap::Swap;
 use crate::token::{TokenEntry, Tokens};
 
+/// How long opening may take: reading tables, and one anchor.
+const ENTER_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long sealing waits for the audit log's head to be written down.
 const LAST_ANCHOR_MAX: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -83,8 +85,13 @@ impl Door {
             other => other,
         })?;
         if barrier.opens_alone() {
-            barrier.unseal(&[]).await?;
-            self.enter().await?;
+            // What was made is shown whatever happens now: it exists nowhere else. The background opens it later.
+            let opened = async {
+                self.around.barrier.unseal(&[]).await.map_err(Fail::from)?;
+                self.enter().await
+            };
+            let _later =
+                opened.await.inspect_err(|error| tracing::warn!(%error, "initialised, but not open yet"));
         }
         Ok(Initialized { shares, root: token })
     }
@@ -102,6 +109,10 @@ impl Door {
 
     /// Takes one share; with enough of them the vault opens. Wrong shares show only then, and all start anew.
     pub(crate) async fn unseal(&self, key: Option<SecretString>, reset: bool) -> Result<(), Fail> {
+        if !reset && self.open().is_some() {
+            // Whoever asks needs no token, so nothing is looked up for him.
+            return Ok(());
+        }
         let _turn = self.ceremony.lock().await;
         let config =
             self.around.barrier.seal_config().await?.ok_or_else(|| bad("Vault is not initialized"))?;
@@ -134,8 +145,18 @@ impl Door {
         self.enter().await
     }
 
-    /// Opens the door once the barrier is open.
+    /// Opens the door once the barrier is open. In bounded time: sealing waits for it.
     async fn enter(&self) -> Result<(), Fail> {
+        match tokio::time::timeout(ENTER_MAX, self.enter_now()).await {
+            Ok(entered) => entered,
+            Err(_) => {
+                self.around.barrier.seal();
+                Err(Fail::Unavailable("the store did not answer while the vault was opened".into()))
+            }
+        }
+    }
+
+    async fn enter_now(&self) -> Result<(), Fail> {
         match Open::load(Arc::clone(&self.around)).await {
             Ok(open) => {
                 anchor::check(&open).await;

@@ -23,6 +23,8 @@ use crate::token::{self, LiveToken, TokenEntry};
 
 /// The longest path kept of a request that was refused before it was understood.
 const REFUSED_PATH_MAX: usize = 1024;
+/// The longest text of a refusal in a record: an answer may name more of what was sent than a line has room for.
+const ERROR_BYTES_MAX: usize = 8 << 10;
 
 /// One request on its way.
 pub(crate) struct Ctx {
@@ -142,10 +144,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Option<Arc<Open>>, requ
 /// Answers what never became a request.
 pub(crate) async fn refused(around: &Surroundings, refusal: Refusal) -> Audited<Reply> {
     let mut path = refusal.path;
-    if path.len() > REFUSED_PATH_MAX {
-        let end = (0..=REFUSED_PATH_MAX).rev().find(|at| path.is_char_boundary(*at)).unwrap_or(0);
-        path.truncate(end);
-    }
+    cut(&mut path, REFUSED_PATH_MAX);
     let record = AuditRecord {
         status: Some(refusal.status),
         client_ip: Some(refusal.client_ip.to_string()),
@@ -180,7 +179,7 @@ async fn refuse(
     let reply = fail.reply();
     record.kind = RecordType::Completion;
     record.status = Some(reply.status);
-    record.error = Some(fail.to_string());
+    record.error = Some(said(fail));
     record.time = around.clock.now();
     record.response_time_us = Some(micros(record.time, request.received));
     around.audit.conclude_refusal(request.client_ip, &record, reply).await.reply
@@ -359,9 +358,12 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
             (outcome.into_reply(&request.id), events, undo)
         }
         Err(fail) => {
+            if matches!(fail, Fail::TooManyRequests(_)) {
+                open.around.metrics.rate_limited.inc();
+            }
             record.kind = RecordType::Completion;
             record.status = Some(fail.status());
-            record.error = Some(fail.to_string());
+            record.error = Some(said(&fail));
             (fail.reply(), Vec::new(), None)
         }
     };
@@ -404,6 +406,17 @@ async fn take_back(open: &Arc<Open>, undo: Undo) {
     if let Err(error) = result {
         tracing::error!(%error, "what was issued without an audit record could not be revoked yet");
     }
+}
+
+fn cut(text: &mut String, bytes: usize) {
+    text.truncate(text.floor_char_boundary(bytes));
+}
+
+/// What a record says of a refusal.
+fn said(fail: &Fail) -> String {
+    let mut text = fail.to_string();
+    cut(&mut text, ERROR_BYTES_MAX);
+    text
 }
 
 fn micros(now: Timestamp, received: Timestamp) -> u64 {

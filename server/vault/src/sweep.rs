@@ -34,6 +34,7 @@ const BATCH_WAIT: Duration = Duration::from_secs(10);
 pub(crate) async fn sweep(open: &Arc<Open>) -> Result<(), Fail> {
     // Explicit revocations first: somebody waits for them, or did when this server went down.
     let dying = finish_dying(open).await;
+    open.secrets.expire(open.now());
     let tokens = expire_tokens(open).await;
     let leases = expire_leases(open).await;
     let secret_ids = auth::approle::remove_expired(open, BATCH).await;

@@ -61,7 +61,8 @@ impl Room {
         let used = self.aside + len;
         meters.bytes.set(i64::try_from(used).unwrap_or(i64::MAX));
         let quota_near = self.quota != u64::MAX && used >= self.quota / 10 * 8;
-        let volume_near = self.seen.is_some_and(|(space, _)| space.free < self.reserve(space) * 4);
+        let volume_near =
+            self.seen.is_some_and(|(space, _)| space.free < self.reserve(space).saturating_mul(4));
         if meters.set(Alarm::Space, quota_near || volume_near) {
             if quota_near || volume_near {
                 let free = self.seen.map(|(space, _)| space.free);

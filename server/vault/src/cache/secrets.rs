@@ -195,6 +195,16 @@ impl SecretCache {
         Writing { cache: self, what }
     }
 
+    /// Wipes what is past its time. Part of every sweep: nothing stays in memory only because nobody asks for it.
+    pub(crate) fn expire(&self, now: Timestamp) {
+        for at in 0..SHARDS {
+            let shard = &mut *self.write(at);
+            let before = shard.bytes;
+            shard.expire(now, self.ttl);
+            self.shrunk(before - shard.bytes);
+        }
+    }
+
     /// Drops everything of a mount.
     pub(crate) fn forget_mount(&self, mount: MountId) {
         drop(self.writing(mount, Touches::All));
@@ -213,7 +223,8 @@ impl SecretCache {
 
 impl Drop for SecretCache {
     fn drop(&mut self) {
-        self.meter.bytes.set(0);
+        // What it holds itself: another cache may have begun to count already.
+        self.meter.bytes.sub((0..SHARDS).map(|at| self.read(at).bytes).sum::<usize>() as i64);
     }
 }
 
@@ -288,6 +299,23 @@ impl Shard {
         self.bytes -= freed;
         self.tidy();
         freed
+    }
+
+    fn expire(&mut self, now: Timestamp, ttl: Duration) {
+        let (mut gone, mut freed) = (0, 0);
+        for names in self.mounts.values_mut() {
+            names.retain(|_, slot| {
+                let stays = slot.variants.iter().any(|v| now >= v.since && now < v.since.plus(ttl));
+                if !stays {
+                    gone += 1;
+                    freed += slot.cost;
+                }
+                stays
+            });
+        }
+        self.entries -= gone;
+        self.bytes -= freed;
+        self.tidy();
     }
 
     /// Turns of entries that are gone must not pile up.

@@ -217,3 +217,15 @@ fn no_read_is_older_than_an_acknowledged_write_or_an_earlier_read() {
         assert!(hits.load(Ordering::Relaxed) > 0);
     }
 }
+
+#[test]
+fn what_is_past_its_time_is_wiped_though_nobody_asks_for_it() {
+    let cache = cache(1 << 20);
+    keep(&cache, "a", 0, "x");
+    cache.expire(at(14));
+    assert!(cache.get(MOUNT, "a", 0, at(14)).is_some());
+    cache.expire(at(15));
+    assert_eq!((cache.bytes(), cache.meter.bytes.get()), (0, 0));
+    keep(&cache, "a", 0, "y");
+    assert_eq!(kept(&cache, "a", 0).as_deref(), Some("y"));
+}

@@ -1,7 +1,7 @@
 //! Whether this server may answer from memory at all. Alone on its store it always may.
 //!
 //! With several servers on one store each has a member row, and may serve from its caches only while that row is valid
-//! (R1 of `revocation.md`): whoever renews the row calls [`Validity::extend`]. Reads no clock.
+//! (R1 of `revocation.md`). There is no member row yet: a server that is not alone keeps nothing. Reads no clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -143,8 +143,8 @@ pub(crate) async fn finish(open: &Arc<Open>) -> Result<(), Fail> {
 }
 
 async fn go_on(open: &Arc<Open>, mount: &Mount, steps: &mut usize) -> Result<(), Fail> {
-    if mount.moving {
-        // A move that was not finished: the mount answers where it was.
+    if !mount.tainted && !mount.erasing {
+        // A move that was not finished: the mount answers where it was. Only what somebody removed is ever erased.
         return set(open, &Mount { moving: false, ..mount.clone() }).await;
     }
     if !mount.erasing {

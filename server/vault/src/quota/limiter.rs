@@ -77,10 +77,10 @@ struct Shard {
 impl Shard {
     fn count(&mut self, key: &Key, now: Timestamp) -> &mut Count {
         if !self.young.contains_key(key) {
+            let kept = self.old.remove(key);
             if self.young.len() >= GENERATION_MAX {
                 self.old = std::mem::take(&mut self.young);
             }
-            let kept = self.old.remove(key);
             let fresh = Count { since: now, used: 0, blocked_until: None };
             self.young.insert(key.clone(), kept.unwrap_or(fresh));
         }

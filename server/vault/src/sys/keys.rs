@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use coffer_barrier::Read;
 use coffer_core::audit::{AuditRecord, RecordType};
 use coffer_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -81,30 +82,32 @@ pub(crate) async fn key_status(ctx: &Ctx) -> Result<Outcome, Fail> {
 pub(crate) async fn config(ctx: &Ctx) -> Result<Outcome, Fail> {
     only(&ctx.request, &[Operation::Read, Operation::Update])?;
     let open = &ctx.open;
-    let mut config = load(open).await?;
     if ctx.request.operation == Operation::Read {
+        let config = load(open).await?;
         return Ok(Outcome::data(json!({
             "enabled": config.enabled, "interval": config.shown_interval(), "max_operations": config.max_operations,
         })));
     }
     let body = &ctx.request.body;
-    if let Some(most) = params::number(body, "max_operations")? {
-        if !OPERATIONS.contains(&most) {
-            let (from, to) = (OPERATIONS.start(), OPERATIONS.end());
-            return Err(bad(format!("max_operations must be in the range [{from},{to}]")));
-        }
-        config.max_operations = most;
+    let most = params::number(body, "max_operations")?;
+    if most.is_some_and(|most| !OPERATIONS.contains(&most)) {
+        let (from, to) = (OPERATIONS.start(), OPERATIONS.end());
+        return Err(bad(format!("max_operations must be in the range [{from},{to}]")));
     }
-    if let Some(interval) = params::duration(body, "interval")? {
-        if !interval.is_zero() && interval < INTERVAL_MIN {
-            return Err(bad("interval must be greater or equal to 24h0m0s"));
-        }
-        config.interval_secs = interval.as_secs();
+    let interval = params::duration(body, "interval")?;
+    if interval.is_some_and(|interval| !interval.is_zero() && interval < INTERVAL_MIN) {
+        return Err(bad("interval must be greater or equal to 24h0m0s"));
     }
-    if let Some(enabled) = params::flag(body, "enabled")? {
-        config.enabled = enabled;
-    }
-    transact!(open.barrier, |w| codec::put(w, &rows::rotate_config(), &config).await?)?;
+    let enabled = params::flag(body, "enabled")?;
+    let changed: Result<(), Fail> = transact!(open.barrier, |w| {
+        let row = rows::rotate_config();
+        let mut config = codec::get::<RotateConfig>(&*w as &dyn Read, &row).await?.unwrap_or_default();
+        config.max_operations = most.unwrap_or(config.max_operations);
+        config.interval_secs = interval.map_or(config.interval_secs, |interval| interval.as_secs());
+        config.enabled = enabled.unwrap_or(config.enabled);
+        codec::put(w, &row, &config).await?;
+    });
+    changed?;
     Ok(Outcome::empty())
 }
 
@@ -133,6 +136,6 @@ pub(crate) async fn rotate_if_due(open: &Open) -> Result<(), Fail> {
     let status = Some(if done.is_ok() { 204 } else { 500 });
     let error = done.as_ref().err().map(ToString::to_string);
     let last = AuditRecord { status, error, ..record(RecordType::Completion) };
-    open.around.audit.write(&last).await.map_err(|_| Fail::Audit)?;
+    open.around.audit.complete(&last).await.map_err(|_| Fail::Audit)?;
     Ok(done.map(drop)?)
 }

@@ -128,7 +128,9 @@ impl TokenCache {
 
 impl Drop for TokenCache {
     fn drop(&mut self) {
-        self.meter.bytes.set(0);
+        // What it holds itself: another cache may have begun to count already.
+        let bytes = |shard: &RwLock<Shard>| shard.read().unwrap_or_else(PoisonError::into_inner).bytes;
+        self.meter.bytes.sub(self.shards.iter().map(bytes).sum::<usize>() as i64);
     }
 }
 

@@ -255,3 +255,20 @@ async fn a_flood_of_refusals_is_counted_and_what_has_an_effect_is_recorded() {
     assert_eq!((last.operation.as_str(), last.metadata["suppressed"].as_str()), ("suppress", "200"));
     assert_eq!(last.metadata["from 10.0.0.7"], "200");
 }
+
+#[tokio::test]
+async fn a_required_device_whose_volume_is_missing_after_a_restart_fails_requests_until_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bed = with_devices_in(&dir).await;
+    let (volume, away) = (dir.path().join("volume"), dir.path().join("away"));
+    std::fs::create_dir(&volume).unwrap();
+    bed.root(Operation::Update, "sys/audit/dev", device(&volume.join("a.log"))).await.expect(204);
+    std::fs::rename(&volume, &away).unwrap();
+    bed.restart().await;
+    let write = json!({"data": {"k": "v"}});
+    bed.root(Operation::Update, "secret/data/a", write.clone()).await.expect(500);
+    std::fs::rename(&away, &volume).unwrap();
+    bed.root(Operation::Update, "secret/data/a", write).await.expect(200);
+    let listed = bed.root(Operation::Read, "sys/audit", Value::Null).await.expect(200);
+    assert_eq!(listed.body["data"]["dev/"]["type"], "file");
+}

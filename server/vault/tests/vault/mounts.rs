@@ -263,3 +263,15 @@ async fn the_preflight_shows_a_mount_to_whoever_may_do_anything_there() {
     let root = bed.root(Read, "sys/internal/ui/resultant-acl", Value::Null).await.expect(200);
     assert_eq!(root.body["data"], json!({"root": true}));
 }
+
+#[tokio::test]
+async fn a_move_whose_leases_cannot_be_revoked_leaves_the_mount_where_it_was() {
+    let bed = Bed::with_pods().await;
+    let token = bed.login("pod-1").await;
+    bed.issue(&token).await;
+    bed.database.refuse_revoke.store(true, std::sync::atomic::Ordering::SeqCst);
+    bed.root(Update, "sys/remount", json!({"from": "database", "to": "db"})).await.expect(503);
+    bed.root(Read, "sys/mounts/database", Value::Null).await.expect(200);
+    bed.root(Read, "sys/mounts/db", Value::Null).await.expect(400);
+    bed.issue(&token).await;
+}

@@ -11,7 +11,8 @@ mod sink;
 mod tell;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coffer_barrier::{Barrier, MountId, Read as _, RowKey};
@@ -140,12 +141,15 @@ impl Devices {
 
     fn open(&self, entry: Entry) -> Result<Device, Fail> {
         let options = FileOptions::parse(&entry.options)?;
-        if entry.declared {
-            self.places.check_declared(&options.file_path)?;
-        } else {
-            self.places.check(&options.file_path)?;
-        }
-        let sink = Sink::start(&options.file_path, Box::new(SystemDisk), self.meters.clone())
+        // Looked at whenever the file is opened: a volume that is not there now may be there later, and one that is gone
+        // makes a device fail, not vanish.
+        let (places, declared) = (self.places.clone(), entry.declared);
+        let check = move |path: &Path| {
+            let fits = if declared { places.check_declared(path).map(drop) } else { places.check(path) };
+            fits.map_err(|fail| io::Error::other(fail.to_string()))
+        };
+        let disk = Box::new(SystemDisk);
+        let sink = Sink::start(&options.file_path, disk, Box::new(check), self.meters.clone())
             .map_err(|_| Fail::Internal("no thread for an audit device"))?;
         Ok(Device { entry, options, sink })
     }

@@ -27,9 +27,13 @@ pub(super) struct Sink {
     shared: Arc<Shared>,
 }
 
+/// Whether a file may be where it is said to be.
+pub(super) type Check = Box<dyn Fn(&Path) -> io::Result<()> + Send + Sync>;
+
 struct Shared {
     path: PathBuf,
     disk: Box<dyn Disk>,
+    check: Check,
     meters: AuditMeters,
     queue: Mutex<Queue>,
     wake: Condvar,
@@ -52,9 +56,14 @@ struct Line {
 
 impl Sink {
     /// Starts the thread. The file is opened by it, and again whenever that is needed.
-    pub(super) fn start(path: &Path, disk: Box<dyn Disk>, meters: AuditMeters) -> io::Result<Self> {
-        let queue = Mutex::default();
-        let shared = Arc::new(Shared { path: path.to_owned(), disk, meters, queue, wake: Condvar::new() });
+    pub(super) fn start(
+        path: &Path,
+        disk: Box<dyn Disk>,
+        check: Check,
+        meters: AuditMeters,
+    ) -> io::Result<Self> {
+        let (path, queue, wake) = (path.to_owned(), Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { path, disk, check, meters, queue, wake });
         let theirs = Arc::clone(&shared);
         // Not joined: a file that blocks must not hold up a seal. It ends when its queue is empty.
         thread::Builder::new().name("audit-device".into()).spawn(move || theirs.run())?;
@@ -119,7 +128,7 @@ impl Shared {
                 if queue.lines.is_empty() && queue.closing {
                     return;
                 }
-                queue.bytes = 0;
+                // Their bytes count until it is settled what becomes of them.
                 (mem::take(&mut queue.lines), mem::take(&mut queue.reopen))
             };
             if reopen {
@@ -156,7 +165,10 @@ impl Shared {
     ) -> io::Result<()> {
         let target = match file {
             Some(file) => file,
-            None => file.insert(self.disk.file(options::open(&self.path)?)),
+            None => {
+                (self.check)(&self.path)?;
+                file.insert(self.disk.file(options::open(&self.path)?))
+            }
         };
         let mut bytes = Vec::with_capacity(lines.iter().map(|line| line.bytes.len()).sum::<usize>() + 1);
         if *broken {
@@ -181,16 +193,20 @@ impl Shared {
     /// Answers those who wait; puts back what is to be tried again, after a while. Says whether this is the end.
     fn settle(&self, lines: VecDeque<Line>, written: bool) -> bool {
         let mut again = VecDeque::new();
+        let mut over = 0;
         for mut line in lines {
-            match line.done.take() {
-                Some(done) => {
-                    let _gone = done.send(written);
-                }
-                None if !written => again.push_back(line),
-                None => {}
+            let done = line.done.take();
+            if !written && done.is_none() {
+                again.push_back(line);
+                continue;
+            }
+            over += line.bytes.len();
+            if let Some(done) = done {
+                let _gone = done.send(written);
             }
         }
         let mut queue = self.queue();
+        queue.bytes -= over;
         if written {
             let dropped = mem::take(&mut queue.dropped);
             if dropped > 0 {
@@ -201,7 +217,6 @@ impl Shared {
         if queue.closing {
             return true;
         }
-        queue.bytes += again.iter().map(|line| line.bytes.len()).sum::<usize>();
         again.append(&mut queue.lines);
         queue.lines = again;
         drop(queue);

@@ -15,7 +15,7 @@ fn bed() -> Bed {
     let path = dir.path().join("a.log");
     let disk = FaultyDisk::default();
     let meters = AuditMeters::new(&prometheus::Registry::new()).unwrap();
-    let sink = Sink::start(&path, Box::new(disk.clone()), meters).unwrap();
+    let sink = Sink::start(&path, Box::new(disk.clone()), Box::new(|_| Ok(())), meters).unwrap();
     Bed { sink, disk, path, _dir: dir }
 }
 
@@ -62,4 +62,30 @@ async fn a_file_that_was_renamed_is_made_anew() {
     assert!(bed.sink.deliver(b"c\n".to_vec()).await);
     assert_eq!(std::fs::read_to_string(&old).unwrap(), "a\nb\n");
     assert_eq!(std::fs::read_to_string(&bed.path).unwrap(), "c\n");
+}
+
+#[tokio::test]
+async fn lines_that_come_while_a_write_fails_count_beside_those_that_wait_already() {
+    let bed = bed();
+    bed.disk.set(|disk| disk.broken = true);
+    // Each of these is tried, fails, and is not kept, while what was left before it is.
+    for _ in 0..3 {
+        bed.sink.leave(vec![b'x'; WAITING_MAX / 2]);
+        assert!(!bed.sink.deliver(b"tried\n".to_vec()).await);
+    }
+    let (waiting, counted) = {
+        let queue = bed.sink.shared.queue();
+        (queue.lines.iter().map(|line| line.bytes.len()).sum::<usize>(), queue.bytes)
+    };
+    assert!(waiting <= WAITING_MAX && counted <= WAITING_MAX, "{waiting} {counted}");
+    assert!(bed.sink.shared.meters.device_dropped.get() >= 1);
+    bed.disk.set(|disk| disk.broken = false);
+    let mut tries = 0;
+    while !bed.sink.deliver(b"b\n".to_vec()).await {
+        // There is no room before the next attempt at what waits.
+        tries += 1;
+        assert!(tries < 1000, "the file is not tried again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(bed.sink.shared.queue().bytes, 0);
 }
