@@ -192,7 +192,7 @@ impl Shared {
 
     /// Answers those who wait; puts back what is to be tried again, after a while. Says whether this is the end.
     fn settle(&self, lines: VecDeque<Line>, written: bool) -> bool {
-        let mut again = VecDeque::new();
+        let (mut again, mut answers) = (VecDeque::new(), Vec::new());
         let mut over = 0;
         for mut line in lines {
             let done = line.done.take();
@@ -201,14 +201,16 @@ impl Shared {
                 continue;
             }
             over += line.bytes.len();
-            if let Some(done) = done {
-                let _gone = done.send(written);
-            }
+            answers.extend(done);
         }
         let mut queue = self.queue();
         queue.bytes -= over;
+        let dropped = if written { mem::take(&mut queue.dropped) } else { 0 };
+        // Whoever hears that a line is written finds its room free.
+        for done in answers {
+            let _gone = done.send(written);
+        }
         if written {
-            let dropped = mem::take(&mut queue.dropped);
             if dropped > 0 {
                 tracing::error!(dropped, path = %self.path.display(), "audit device: lines were dropped");
             }
