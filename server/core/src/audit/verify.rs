@@ -55,8 +55,10 @@ pub struct Report {
     /// How many records follow the anchored head: written since it was anchored, and vouched for by their
     /// hashes only.
     pub unanchored: u64,
-    /// Effects without a completion.
+    /// Effects without a completion; of very many, some.
     pub open_intents: Vec<OpenIntent>,
+    /// Edits, drops and reorders beyond those that are listed: lists are bounded, whatever a file holds.
+    pub more_findings: u64,
 }
 
 /// What is missing at the end.
@@ -92,12 +94,18 @@ pub fn verify_from<'a>(
     anchored_head: Option<&Chain>,
 ) -> Report {
     let mut verifier = Verifier::new(*start, anchored_head.copied());
-    lines.into_iter().for_each(|line| verifier.line(line));
+    for line in lines {
+        verifier.line(line);
+    }
     verifier.finish()
 }
 
 /// How many records may be kept waiting before those missing are given up as dropped.
 const MAX_AHEAD: usize = 100_000;
+/// The most findings of one kind that are listed.
+const MAX_FINDINGS: usize = 10_000;
+/// The most announced effects that are waited for at once; a server has far fewer under way.
+const MAX_OPEN: usize = 100_000;
 
 /// A check in progress, for logs that are read line by line.
 #[derive(Debug)]
@@ -126,6 +134,11 @@ enum Slot {
     Changed,
 }
 
+/// Adds to a list that is bounded, or counts.
+fn add<T>(list: &mut Vec<T>, one: T, more: &mut u64) {
+    if list.len() < MAX_FINDINGS { list.push(one) } else { *more += 1 }
+}
+
 impl Verifier {
     /// A check of a log that begins at `start`, against the head that was anchored, if it is known.
     pub fn new(start: Chain, anchored_head: Option<Chain>) -> Self {
@@ -145,8 +158,9 @@ impl Verifier {
         }
     }
 
-    /// Takes the next line, without its line end.
-    pub fn line(&mut self, text: &str) {
+    /// Takes the next line, without its line end. Says whether it is as some server wrote it: its content fits its own
+    /// hash. Whether it belongs here is in the report.
+    pub fn line(&mut self, text: &str) -> bool {
         self.report.lines += 1;
         let number = self.report.lines;
         if let Some(bad) = self.unreadable.take() {
@@ -154,9 +168,10 @@ impl Verifier {
         }
         let Some(line) = Line::parse(text) else {
             self.unreadable = Some(number);
-            return;
+            return false;
         };
-        if !line.is_intact() {
+        let intact = line.is_intact();
+        if !intact {
             self.edit(number, Some(line.seq), "content does not fit its hash");
             if line.seq >= self.next {
                 self.ahead.entry(line.seq).or_insert(Slot::Changed);
@@ -166,7 +181,8 @@ impl Verifier {
         } else {
             if self.highest_seen.is_some_and(|h| line.seq < h) {
                 let why = "record stands after a later one";
-                self.report.reorders.push(Finding { line: number, seq: Some(line.seq), why });
+                let finding = Finding { line: number, seq: Some(line.seq), why };
+                add(&mut self.report.reorders, finding, &mut self.report.more_findings);
             }
             self.highest_seen = self.highest_seen.max(Some(line.seq));
             self.ahead.insert(line.seq, Slot::Intact { line: number, prev: line.prev, hash: line.hash });
@@ -178,10 +194,11 @@ impl Verifier {
         if self.ahead.len() > MAX_AHEAD {
             self.skip_gap();
         }
+        intact
     }
 
     fn edit(&mut self, line: u64, seq: Option<u64>, why: &'static str) {
-        self.report.edits.push(Finding { line, seq, why });
+        add(&mut self.report.edits, Finding { line, seq, why }, &mut self.report.more_findings);
     }
 
     fn track_intent(&mut self, line: &Line) {
@@ -194,7 +211,9 @@ impl Verifier {
                     operation: record.operation,
                     path: record.path,
                 };
-                self.open.insert(record.request_id, intent);
+                if self.open.len() < MAX_OPEN {
+                    self.open.insert(record.request_id, intent);
+                }
             }
             RecordType::Completion => {
                 self.open.remove(&record.request_id);
@@ -226,7 +245,7 @@ impl Verifier {
     fn skip_gap(&mut self) {
         let Some(seq) = self.ahead.first_key_value().map(|(seq, _)| *seq) else { return };
         if seq > self.next {
-            self.report.drops.push(self.next..=seq - 1);
+            add(&mut self.report.drops, self.next..=seq - 1, &mut self.report.more_findings);
             self.next = seq;
             self.prev = None;
         }

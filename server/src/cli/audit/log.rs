@@ -31,6 +31,16 @@ pub(super) fn each_line(path: &Path, take: impl FnMut(&str)) -> anyhow::Result<(
     lines(BufReader::new(open(path)?), take).with_context(|| path.display().to_string())
 }
 
+/// The first line of a file, if it has one.
+pub(super) fn first_line(path: &Path) -> anyhow::Result<Option<String>> {
+    let mut line = Vec::new();
+    let limit = MAX_LINE_BYTES as u64 + 1;
+    BufReader::new(open(path)?.take(limit))
+        .read_until(b'\n', &mut line)
+        .with_context(|| path.display().to_string())?;
+    Ok(line.strip_suffix(b"\n").map(|line| String::from_utf8_lossy(line).into_owned()))
+}
+
 /// The last `limit` lines of a file that are wanted, oldest first. Reads all of it: there may be few of them.
 pub(super) fn last_lines(
     path: &Path,

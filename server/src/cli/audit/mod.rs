@@ -1,9 +1,10 @@
-//! `audit`: check the log, and read its end.
+//! `audit`: check the log, search it, and read its end.
 //!
 //! The check works on files alone, so that it needs no server and can be made on a copy. What the server
 //! vouches for is given to it in a file.
 
 mod log;
+mod query;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ use super::session::Session;
 pub(crate) enum Command {
     /// Check that nothing in the log was changed, dropped or moved (exit code 2 if something was)
     Verify(verify::VerifyArgs),
+    /// Search the log's files (exit code 2 if their chain is not whole there)
+    Query(Box<query::QueryArgs>),
     /// Show the last records
     Tail(TailArgs),
 }
@@ -71,6 +74,7 @@ impl TailArgs {
 pub(crate) fn offline(command: &Command, out: &Out) -> Option<Done> {
     match command {
         Command::Verify(args) => Some(verify::verify(args, out)),
+        Command::Query(args) => Some(query::query(args, out)),
         Command::Tail(args) => args.dir.as_deref().map(|dir| tail_of_files(dir, args, out)),
     }
 }

@@ -32,16 +32,16 @@ pub(crate) struct VerifyArgs {
 
 /// What the server vouches for of one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-struct Anchor {
+pub(super) struct Anchor {
     /// After the last record.
-    head: Chain,
+    pub(super) head: Chain,
     /// Where the log begins: retention removes the files before.
     #[serde(default)]
-    start: Chain,
+    pub(super) start: Chain,
 }
 
 impl Anchor {
-    fn read(path: &Path, node: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) fn read(path: &Path, node: Option<&str>) -> anyhow::Result<Self> {
         let text = std::fs::read(path).with_context(|| format!("head {}", path.display()))?;
         let expected = "expected the reply of sys/audit/chain, or {\"seq\": n, \"prev\": \"<hash>\"}";
         let value: Value =
@@ -68,16 +68,16 @@ impl Anchor {
 
 /// Which lines of the whole are which file's.
 #[derive(Default)]
-struct Parts(Vec<(u64, String)>);
+pub(super) struct Parts(Vec<(u64, String)>);
 
 impl Parts {
-    fn begin(&mut self, lines_before: u64, path: &Path) {
+    pub(super) fn begin(&mut self, lines_before: u64, path: &Path) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.0.push((lines_before, name));
     }
 
     /// The file that a line is in, and its number there; both numbers count from 1.
-    fn place(&self, line: u64) -> (&str, u64) {
+    pub(super) fn place(&self, line: u64) -> (&str, u64) {
         let part = self.0.iter().rev().find(|(before, _)| *before < line);
         part.map_or(("", line), |(before, name)| (name, line - before))
     }
@@ -134,6 +134,7 @@ fn as_json(report: &Report, parts: &Parts) -> Value {
         "anchor_mismatch": report.anchor_mismatch,
         "unanchored": report.unanchored,
         "open_intents": open,
+        "more_findings": report.more_findings,
     })
 }
 
@@ -160,6 +161,9 @@ fn explain(place: &Path, report: &Report, parts: &Parts, anchored: bool, out: &O
         (first, last) if first == last => format!("dropped: record {first}"),
         (first, last) => format!("dropped: records {first} to {last}"),
     }));
+    if report.more_findings > 0 {
+        shown.push(format!("and {} places more than are kept", report.more_findings));
+    }
     shown.extend(report.missing_tail.map(|tail| match tail.after {
         Some(n) => format!("lost after {n} (crash or truncation): {} records", tail.count),
         None => format!("lost from the start (crash or truncation): {} records", tail.count),
