@@ -38,6 +38,7 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
         pid_file: None,
         ca_file: None,
         cache: coffer_vault::CacheSettings::default(),
+        outbound: coffer_vault::Outbound::default(),
         unauthenticated_ceremonies: false,
         warnings: Vec::new(),
     };

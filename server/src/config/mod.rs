@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coffer_vault::{AuditSettings, CacheSettings, DeclaredDevice};
+use coffer_vault::{AuditSettings, CacheSettings, DeclaredDevice, Outbound};
 
 /// Why a configuration was refused, in words for whoever wrote it.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,8 @@ pub(crate) struct Config {
     /// Rekey and new root tokens by shares alone, for clients that send no token. Cancelling always takes one.
     pub(crate) unauthenticated_ceremonies: bool,
     pub(crate) cache: CacheSettings,
+    /// Where settings may send the server besides what they may anyway.
+    pub(crate) outbound: Outbound,
     /// What was understood but changes nothing, or not understood at all.
     pub(crate) warnings: Vec<String>,
 }

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use coffer_core::hcl::{self, Block, Body, Entry, HclError, Position};
-use coffer_vault::CacheSettings;
+use coffer_vault::{CacheSettings, Outbound};
 
 use super::{CONNECTIONS_MAX, Config, ConfigError, Listener, LogFormat, Storage, TlsFiles};
 
@@ -26,6 +26,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "cache_ttl",
     "ca_file",
     "unauthenticated_ceremonies",
+    "outbound_allowed_networks",
 ];
 /// What may stand in a listener, besides [`LISTENER_WITHOUT_EFFECT`].
 pub(super) const LISTENER: &[&str] = &[
@@ -130,6 +131,7 @@ pub(super) fn config(sources: &[(String, String)]) -> Result<Config, ConfigError
         unauthenticated_ceremonies: found.unauthenticated_ceremonies,
         warnings,
         cache: found.cache,
+        outbound: found.outbound,
     })
 }
 
@@ -160,6 +162,7 @@ struct Found {
     ca_file: Option<PathBuf>,
     unauthenticated_ceremonies: bool,
     cache: CacheSettings,
+    outbound: Outbound,
 }
 
 impl Reader<'_> {
@@ -199,6 +202,7 @@ impl Reader<'_> {
                 "cache_ttl" => found.cache.ttl = cache_ttl(entry)?,
                 "ca_file" => found.ca_file = Some(path(entry)?),
                 "unauthenticated_ceremonies" => found.unauthenticated_ceremonies = flag(entry)?,
+                "outbound_allowed_networks" => found.outbound = networks(entry)?,
                 // The blocks, read above.
                 _ => {}
             }
@@ -317,6 +321,13 @@ pub(super) fn path(entry: &Entry) -> Read<PathBuf> {
         "" => Err(wrong(entry, "a path, and is empty")),
         text => Ok(Path::new(text).to_owned()),
     }
+}
+
+/// Blocks of addresses.
+fn networks(entry: &Entry) -> Read<Outbound> {
+    Outbound::allowing(&entry.as_strings()?).map_err(|block| {
+        wrong(entry, &format!("a list of blocks such as \"127.0.0.0/8\", and has {block:?}"))
+    })
 }
 
 /// Directories, each absolute.

@@ -1,6 +1,6 @@
 //! Configurations, right and wrong, with the very words of the refusals.
 
-use coffer_vault::{AuditSettings, Durability, OnFailure};
+use coffer_vault::{AuditSettings, Durability, OnFailure, Outbound};
 
 use super::*;
 
@@ -238,6 +238,7 @@ fn audit_stanzas_say_what_is_written_and_where() {
         r#"{TLS}
 storage "embedded" {{ path = "/d" }}
 audit_directories = ["/var/log/devices"]
+outbound_allowed_networks = ["127.0.0.0/8", "::1"]
 audit "file" {{
   file_path     = "/var/log/coffer/audit.log"
   durability    = "disk"
@@ -271,6 +272,7 @@ audit "file" "second" {{ file_path = "/var/log/devices/second.log" }}
     };
     assert_eq!(config.audit, expected);
     assert_eq!(config.audit_directories, [PathBuf::from("/var/log/devices")]);
+    assert_eq!(config.outbound, Outbound::allowing(&["127.0.0.0/8", "::1"]).unwrap());
     let [first, second] = config.audit_devices.as_slice() else { panic!("{:?}", config.audit_devices) };
     assert_eq!((first.name.as_str(), first.description.as_str()), ("first", "one"));
     assert_eq!(first.options["hmac_accessor"], "false");
@@ -319,6 +321,7 @@ fn audit_stanzas_that_cannot_be_meant_are_refused() {
         ),
         ("audit \"syslog\" \"a\" { }", "expected \"file\""),
         ("audit_directories = [\"x\"]", "absolute"),
+        ("outbound_allowed_networks = [\"10.0.0.0/8\", \"x\"]", "has \"x\""),
     ] {
         let said = of(stanza);
         assert!(said.contains(wanted), "{stanza}: {said}");

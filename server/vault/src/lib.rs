@@ -23,6 +23,7 @@ mod metrics;
 mod mounts;
 mod open;
 mod outage;
+mod outbound;
 mod outcome;
 mod params;
 mod permit;
@@ -47,6 +48,7 @@ pub use cache::CacheSettings;
 pub use deps::{Clock, Deps, FetchKeys, KeysQuery, RequestRate, VaultConfig};
 pub use error::VaultError;
 pub use events::EventStream;
+pub use outbound::Outbound;
 pub use quota::{Admission, RateInfo, TooMany};
 pub use request::{
     EncodedJson, HealthParams, Operation, Refusal, Reply, ReplyBody, Request, StatusRequest, scrub,

@@ -206,6 +206,17 @@ where
     Ok(())
 }
 
+/// The settings still are what the login was believed by, and the commit fails if they change.
+pub(super) async fn guard_row_in<R>(writer: &mut Writer, key: &RowKey, row: &R) -> Result<(), Fail>
+where
+    R: PartialEq + Serialize + DeserializeOwned,
+{
+    if codec::get::<R>(&*writer as &dyn Read, key).await?.as_ref() != Some(row) {
+        return Err(Fail::Unavailable("the settings were changed during the login; log in again".into()));
+    }
+    Ok(writer.guard(key)?)
+}
+
 /// How long a token lives, by the rules of OpenBao's `CalculateTTL`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Life {

@@ -4,7 +4,10 @@
 //! through [`grant`], by the role's [`token_params`].
 
 pub(crate) mod approle;
+mod glob;
 mod grant;
+mod jose;
+mod jwt;
 mod kubernetes;
 pub(crate) mod lockout;
 mod passwords;
@@ -14,8 +17,9 @@ mod userpass;
 use std::sync::Arc;
 
 pub(crate) use grant::Life;
-pub use kubernetes::HttpKeys;
-pub(crate) use kubernetes::{KeyCache, TombstoneEnd};
+pub use jose::HttpKeys;
+pub(crate) use jose::KeyCache;
+pub(crate) use kubernetes::TombstoneEnd;
 pub(crate) use passwords::Passwords;
 pub(crate) use token_params::TokenParams;
 
@@ -30,6 +34,7 @@ use crate::request::{Operation, Request};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
     AppRole,
+    Jwt,
     Kubernetes,
     Userpass,
 }
@@ -39,6 +44,7 @@ impl Method {
     pub(crate) fn of(kind: &str) -> Option<Self> {
         Some(match kind {
             "approle" => Self::AppRole,
+            "jwt" | "oidc" => Self::Jwt,
             "kubernetes" => Self::Kubernetes,
             "userpass" => Self::Userpass,
             _ => return None,
@@ -48,7 +54,7 @@ impl Method {
     /// Whether this is a login: open to all.
     pub(crate) fn is_login(self, rest: &str, request: &Request) -> bool {
         let path = match self {
-            Self::AppRole | Self::Kubernetes => rest == "login",
+            Self::AppRole | Self::Jwt | Self::Kubernetes => rest == "login",
             Self::Userpass => rest.starts_with("login/"),
         };
         path && request.operation == Operation::Update
@@ -58,7 +64,7 @@ impl Method {
     /// of a role, or one that makes a secret id.
     pub(crate) fn row_of(self, rest: &str) -> Option<String> {
         let dir = match self {
-            Self::AppRole => "role/",
+            Self::AppRole | Self::Jwt => "role/",
             Self::Userpass => "users/",
             Self::Kubernetes => return Some(rest.to_owned()),
         };
@@ -71,7 +77,7 @@ impl Method {
     pub(crate) fn only_asks(self, rest: &str) -> bool {
         match self {
             Self::AppRole => approle::only_asks(rest),
-            Self::Kubernetes | Self::Userpass => false,
+            Self::Jwt | Self::Kubernetes | Self::Userpass => false,
         }
     }
 }
@@ -86,6 +92,7 @@ pub(crate) async fn handle(
 ) -> Result<Outcome, Fail> {
     match method {
         Method::AppRole => approle::handle(ctx, mount, rest).await,
+        Method::Jwt => jwt::handle(ctx, mount, rest).await,
         Method::Kubernetes => kubernetes::handle(ctx, mount, rest).await,
         Method::Userpass => userpass::handle(ctx, mount, rest).await,
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coffer_vault::{FetchKeys as _, HttpKeys, KeysQuery};
+use coffer_vault::{FetchKeys as _, HttpKeys, KeysQuery, Outbound};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -40,8 +40,9 @@ async fn api_server(answer: &'static str) -> Result<(u16, String), Box<dyn std::
 #[tokio::test]
 async fn fetches_with_a_private_ca_and_the_servers_own_token() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
+    let here = Outbound::allowing(&["127.0.0.0/8", "::1"])?;
     std::fs::write(dir.path().join("token"), "own-token\n")?;
-    let keys = HttpKeys::with_dir(dir.path());
+    let keys = HttpKeys::with_dir(dir.path(), here.clone());
     let (port, pem) = api_server("HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n{\"keys\":[]}").await?;
     let query = KeysQuery {
         url: format!("https://localhost:{port}/openid/v1/jwks"),
@@ -57,7 +58,14 @@ async fn fetches_with_a_private_ca_and_the_servers_own_token() -> Result<(), Box
     let (_, other) = api_server("").await?;
     assert!(keys.fetch(&KeysQuery { ca_pem: Some(other), ..query.clone() }).await.is_err(), "another CA");
     let plain = query.url.replace("https", "http");
-    assert!(keys.fetch(&KeysQuery { url: plain, ..query }).await.is_err(), "never in the clear");
+    assert!(keys.fetch(&KeysQuery { url: plain, ..query.clone() }).await.is_err(), "never in the clear");
+    // Nowhere that only this machine can reach, by name or by number, unless that is allowed.
+    let elsewhere = HttpKeys::with_dir(dir.path(), Outbound::default());
+    for host in ["localhost", "127.0.0.1", "[::1]"] {
+        let url = query.url.replace("localhost", host);
+        let refused = elsewhere.fetch(&KeysQuery { url, ..query.clone() }).await.unwrap_err();
+        assert!(refused.contains("not allowed"), "{refused}");
+    }
     let redirect = "HTTP/1.1 302 Found\r\nlocation: https://localhost/\r\ncontent-length: 0\r\n\r\n";
     let (port, pem) = api_server(redirect).await?;
     let url = format!("https://localhost:{port}/openid/v1/jwks");

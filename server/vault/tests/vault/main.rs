@@ -8,6 +8,7 @@ mod bed;
 mod ceremonies;
 mod escalation;
 mod identity;
+mod jwt;
 mod keys_over_https;
 mod kv;
 mod leases;

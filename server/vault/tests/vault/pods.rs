@@ -53,7 +53,7 @@ async fn tokens_that_must_not_be_believed() {
     no_audience.as_object_mut().unwrap().remove("aud");
     bed.login_with(&bed.cluster.jwt(&no_audience)).await.expect(403);
     let why: Vec<String> = bed.audit_records().into_iter().filter_map(|r| r.error).collect();
-    assert!(why.iter().any(|w| w.contains("another audience")), "{why:?}");
+    assert!(why.iter().any(|w| w.contains("invalid audience")), "{why:?}");
 }
 
 fn bed_now(bed: &Bed) -> coffer_core::time::Timestamp {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use coffer_barrier::{Read, RecordKind, RowKey};
-use jsonwebtoken::jwk::JwkSet;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::auth::jose::{KeySet, Source};
 use crate::codec::{self, transact};
 use crate::deps::KeysQuery;
 use crate::error::{Fail, bad};
@@ -19,7 +19,7 @@ use crate::request::Operation;
 const TEXT_MAX: usize = 64 * 1024;
 
 /// The settings of a Kubernetes mount as stored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Config {
     pub(super) issuer: String,
     pub(super) host: String,
@@ -30,7 +30,8 @@ pub(super) struct Config {
 }
 
 impl Config {
-    fn key(mount: &Mount) -> RowKey {
+    /// The row of the settings.
+    pub(super) fn key(mount: &Mount) -> RowKey {
         RowKey::path(mount.id, RecordKind::Entry, "config")
     }
 
@@ -40,15 +41,15 @@ impl Config {
     }
 
     /// Where the keys are asked for. The server's own ServiceAccount token goes to the API server only.
-    pub(super) fn keys_query(&self) -> KeysQuery {
-        match &self.jwks_url {
+    pub(super) fn source(&self) -> Source {
+        Source::At(match &self.jwks_url {
             Some(url) => KeysQuery { url: url.clone(), ca_pem: self.ca_pem.clone(), own_token: false },
             None => KeysQuery {
                 url: format!("{}/openid/v1/jwks", self.host.trim_end_matches('/')),
                 ca_pem: self.ca_pem.clone(),
                 own_token: true,
             },
-        }
+        })
     }
 }
 
@@ -104,7 +105,7 @@ async fn write(ctx: &Ctx, mount: &Arc<Mount>) -> Result<Outcome, Fail> {
         return Err(bad("jwks_url must be an https:// URL"));
     }
     if let Some(jwks) = &config.jwks {
-        serde_json::from_str::<JwkSet>(jwks).map_err(|_| bad("jwks is not a JSON Web Key Set"))?;
+        KeySet::from_jwks(jwks).map_err(|refused| bad(format!("jwks is {refused}")))?;
     }
     let written: Result<(), Fail> = transact!(ctx.open.barrier, |w| {
         MountTable::guard_in(w, mount).await?;

@@ -12,6 +12,7 @@ use super::claims::{self, Identity};
 use super::config::Config;
 use super::role::Role;
 use crate::auth::grant::{self, Grant, Login};
+use crate::auth::jose::{Expected, Jwt, KeySet};
 use crate::codec::transact;
 use crate::error::{Fail, bad};
 use crate::identity::NewAlias;
@@ -32,12 +33,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     let config = config.ok_or_else(|| bad("could not load backend configuration"))?;
     let role =
         role.ok_or_else(|| bad(format!("invalid role name {:?}", role_name.escape_default().to_string())))?;
-    let identity = {
-        let jwt = ctx.required("jwt")?;
-        let kid = claims::key_id(jwt)?;
-        let key = open.keys.find(mount.id, &config, &kid, ctx.now).await?;
-        claims::verify(jwt, &key, &config.issuer, &role.audience, ctx.now)?
-    };
+    let identity = verified(ctx, mount, &config, &role).await?;
     if !role.admits(&identity.namespace, &identity.service_account) {
         return Err(Fail::Login("the role is not for this ServiceAccount"));
     }
@@ -61,6 +57,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     grant.tie(ctx, mount, &key).await?;
     let made: Result<(), Fail> = transact!(open.barrier, |w| {
         grant::guard_in(w, mount, &key, &role).await?;
+        grant::guard_row_in(w, &Config::key(mount), &config).await?;
         if let Some(uid) = grant.pod() {
             guard_pod_in(w, mount, uid).await?;
         }
@@ -68,6 +65,34 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     });
     made?;
     Ok(grant.outcome(ctx))
+}
+
+/// Who a token belongs to that is the cluster's and meant for this role.
+async fn verified(ctx: &Ctx, mount: &Mount, config: &Config, role: &Role) -> Result<Identity, Fail> {
+    let jwt = Jwt::parse(ctx.required("jwt")?)?;
+    let given;
+    let asked;
+    let keys = match &config.jwks {
+        Some(text) => {
+            given = KeySet::from_jwks(text)?;
+            &given
+        }
+        None => {
+            // Kubernetes always names the key.
+            let kid = jwt.key_id().ok_or(Fail::Login("the JWT names no key"))?;
+            asked = ctx.open.keys.find(mount.id, &config.source(), Some(kid), ctx.now).await?;
+            &*asked
+        }
+    };
+    let claims = jwt.verify(jwt.candidates(keys.keys()), None)?;
+    let expected = Expected {
+        issuer: &config.issuer,
+        audiences: std::slice::from_ref(&role.audience),
+        subject: None,
+        leeway: claims::LEEWAY,
+    };
+    expected.check(&claims, ctx.now)?;
+    Ok(claims::identity(claims)?)
 }
 
 /// The pod is not revoked, and the commit fails if it is meanwhile.

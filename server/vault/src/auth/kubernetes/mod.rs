@@ -4,16 +4,12 @@
 
 mod claims;
 mod config;
-mod http;
-mod keys;
 mod login;
 mod pods;
 mod role;
 
 use std::sync::Arc;
 
-pub use http::HttpKeys;
-pub(crate) use keys::KeyCache;
 pub(crate) use pods::TombstoneEnd;
 
 use crate::error::Fail;

@@ -8,7 +8,7 @@ use coffer_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::claims::JWT_LIFE_MAX;
+use crate::auth::jose::JWT_LIFE_MAX;
 use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
 use crate::events::Draft;

@@ -3,11 +3,12 @@
 
 pub mod cluster;
 pub mod database;
+pub mod issuer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -47,12 +48,33 @@ impl Clock for ManualClock {
     }
 }
 
-struct NoKeys;
+/// The pages of a network that is none: what is not put there cannot be reached.
+#[derive(Default)]
+pub struct Pages {
+    texts: Mutex<HashMap<String, String>>,
+    asked: AtomicU64,
+}
+
+impl Pages {
+    pub fn put(&self, url: &str, text: &str) {
+        self.texts.lock().unwrap().insert(url.to_owned(), text.to_owned());
+    }
+
+    pub fn remove(&self, url: &str) {
+        self.texts.lock().unwrap().remove(url);
+    }
+
+    /// How many questions there were.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
 
 #[async_trait]
-impl FetchKeys for NoKeys {
-    async fn fetch(&self, _query: &KeysQuery) -> Result<String, String> {
-        Err("there is no network in these tests".into())
+impl FetchKeys for Pages {
+    async fn fetch(&self, query: &KeysQuery) -> Result<String, String> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.texts.lock().unwrap().get(&query.url).cloned().ok_or_else(|| "connection refused".into())
     }
 }
 
@@ -65,6 +87,7 @@ pub struct Bed {
     pub root: String,
     pub unseal_key: String,
     pub cluster: Cluster,
+    pub pages: Arc<Pages>,
     config: VaultConfig,
     audit: tempfile::TempDir,
 }
@@ -111,12 +134,14 @@ impl Bed {
         let database = Arc::new(SimDatabase::default());
         let store = MemoryStore::new();
         let audit = tempfile::tempdir().unwrap();
-        let vault = build(&store, &clock, &database, audit.path().to_path_buf(), &config);
+        let pages = Arc::new(Pages::default());
+        let vault = build(&store, &clock, &database, &pages, audit.path().to_path_buf(), &config);
         let dev = vault.dev_init().await.unwrap();
         Self {
             root: dev.root_token.expose().to_owned(),
             unseal_key: dev.unseal_key.expose().to_owned(),
             cluster: Cluster::new(),
+            pages,
             vault,
             clock,
             database,
@@ -159,8 +184,8 @@ impl Bed {
 
     /// Another process over the same store: what was in memory is gone.
     pub async fn restart(&mut self) {
-        self.vault =
-            build(&self.store, &self.clock, &self.database, self.audit.path().to_path_buf(), &self.config);
+        let audit = self.audit.path().to_path_buf();
+        self.vault = build(&self.store, &self.clock, &self.database, &self.pages, audit, &self.config);
         self.unseal().await;
     }
 
@@ -286,6 +311,7 @@ fn build(
     store: &MemoryStore,
     clock: &Arc<ManualClock>,
     database: &Arc<SimDatabase>,
+    pages: &Arc<Pages>,
     audit_dir: PathBuf,
     config: &VaultConfig,
 ) -> Arc<Vault> {
@@ -298,7 +324,7 @@ fn build(
         store: Arc::new(store.clone()),
         store_is_exclusive: true,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
-        keys: Arc::new(NoKeys),
+        keys: Arc::clone(pages) as Arc<dyn FetchKeys>,
         engines,
         audit_dir,
         ca_bundle: Some("PEM".into()),
@@ -320,7 +346,8 @@ impl Bed {
         let store = MemoryStore::new();
         let audit = tempfile::tempdir().unwrap();
         let config = VaultConfig::default();
-        let vault = build(&store, &clock, &database, audit.path().to_path_buf(), &config);
+        let pages = Arc::new(Pages::default());
+        let vault = build(&store, &clock, &database, &pages, audit.path().to_path_buf(), &config);
         let cluster = Cluster::new();
         Self {
             vault,
@@ -330,6 +357,7 @@ impl Bed {
             root: String::new(),
             unseal_key: String::new(),
             cluster,
+            pages,
             config,
             audit,
         }
