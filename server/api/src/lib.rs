@@ -15,6 +15,10 @@ mod state;
 mod status;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod fuzz_bodies;
+#[cfg(test)]
 mod tests;
 
 pub use forwarded::TrustedProxies;

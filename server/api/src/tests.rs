@@ -40,10 +40,10 @@ impl FetchKeys for NoKeys {
     }
 }
 
-struct Bed {
+pub(crate) struct Bed {
     router: Router,
     vault: Arc<Vault>,
-    token: String,
+    pub(crate) token: String,
     closing: watch::Sender<bool>,
     audit: tempfile::TempDir,
 }
@@ -69,7 +69,7 @@ fn fresh(limits: Limits) -> Bed {
 }
 
 /// A vault ready for use, with `secret/` mounted.
-async fn bed_with(limits: Limits) -> Bed {
+pub(crate) async fn bed_with(limits: Limits) -> Bed {
     let mut bed = fresh(limits);
     bed.token = bed.vault.dev_init().await.unwrap().root_token.expose().to_owned();
     bed
@@ -80,7 +80,7 @@ async fn bed() -> Bed {
 }
 
 impl Bed {
-    async fn send(&self, request: Request<Body>) -> Response {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response {
         self.router.clone().oneshot(request).await.unwrap()
     }
 

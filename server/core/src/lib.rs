@@ -13,3 +13,6 @@ pub mod shamir;
 pub mod template;
 pub mod time;
 pub mod token;
+
+#[cfg(test)]
+mod fuzz;

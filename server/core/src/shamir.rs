@@ -112,6 +112,10 @@ impl Share {
         }
         let decoded = hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok());
         let bytes = Zeroizing::new(decoded.ok_or(ShamirError::Malformed)?);
+        // Base64 is shorter than hex: without this one spelling would have room for more than the other.
+        if bytes.len() > MAX_SECRET_BYTES + 1 {
+            return Err(ShamirError::Malformed);
+        }
         Ok(Self::from_bytes(&bytes))
     }
 
@@ -254,6 +258,11 @@ mod tests {
         assert!(combine(&[share(&[1, 1])], t).is_err());
         for bad in ["", "not a share!", "zz"] {
             assert_eq!(Share::parse(bad).unwrap_err(), ShamirError::Malformed);
+        }
+        for (bytes, fits) in [(MAX_SECRET_BYTES + 1, true), (MAX_SECRET_BYTES + 2, false)] {
+            let share = Share::from_bytes(&vec![1; bytes]);
+            assert_eq!(Share::parse(&share.to_hex()).is_ok(), fits, "hex of {bytes}");
+            assert_eq!(Share::parse(&share.to_base64()).is_ok(), fits, "base64 of {bytes}");
         }
         assert!(!format!("{:?}", Share::parse("5e01").unwrap()).contains("5e"));
     }
