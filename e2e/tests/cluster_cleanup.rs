@@ -209,4 +209,7 @@ fn a_killed_cluster_leaves_nothing() {
         left.extend(processes(&format!("KIND_CONFIG={}", spare.file().display()), &namespaces));
         assert!(left.is_empty(), "left behind: {left:#?}");
     }
+    // Not even the keys that a killed `up` was about to make.
+    let purge = spare.command("down").arg("--purge").stderr(Stdio::piped()).output().unwrap();
+    assert!(purge.status.success(), "{}", String::from_utf8_lossy(&purge.stderr));
 }
