@@ -17,6 +17,8 @@ pub const MAX_PLACEHOLDERS: usize = 256;
 pub const MAX_PASSWORD_BYTES: usize = 512;
 /// The longest account name the generator makes: PostgreSQL's limit.
 pub const MAX_USERNAME_BYTES: usize = 63;
+/// Names that may not be longer than this have no time in them.
+const SHORT_USERNAME_BYTES: usize = 48;
 /// The length of generated passwords.
 pub const PASSWORD_CHARS: usize = 32;
 
@@ -123,13 +125,25 @@ pub fn username(
     now: Timestamp,
     rng: &mut impl CryptoRng,
 ) -> String {
-    let random: String = (0..20).map(|_| pick(NAME_ALPHABET, rng)).collect();
-    let tail = format!("{random}-{}", now.as_secs());
     let max = max_bytes.min(MAX_USERNAME_BYTES);
+    // Where there is little room the time goes, then readability: the random part alone keeps names apart.
+    let (random, time) = if max < SHORT_USERNAME_BYTES {
+        (max.saturating_sub(3).min(16), String::new())
+    } else {
+        (20, format!("-{}", now.as_secs()))
+    };
+    let random: String = (0..random).map(|_| pick(NAME_ALPHABET, rng)).collect();
+    let tail = format!("{random}{time}");
     // "v-", two dashes, and the tail; what is left is shared by the readable parts, at most eight each.
     let room = max.saturating_sub(tail.len() + 4) / 2;
-    let (display, role) = (readable(display, room.min(8)), readable(role, room.min(8)));
-    let mut name = format!("v-{display}-{role}-{tail}");
+    let mut name = String::from("v-");
+    for part in [display, role] {
+        if room > 0 {
+            name.push_str(&readable(part, room.min(8)));
+            name.push('-');
+        }
+    }
+    name.push_str(&tail);
     name.truncate(max);
     name
 }
@@ -217,7 +231,11 @@ mod tests {
         let name = username("kubernetes-prod-shop", "k8s.prod.shop.db", 63, now, &mut rng);
         assert!(name.starts_with("v-kubernet-k8s-prod-") && name.ends_with("-1795000000"), "{name}");
         let good = SecretString::copy_of("x");
-        for max in [63, 32, 40, 1000] {
+        let short = username("kubernetes", "orders", 32, now, &mut rng);
+        assert!(short.starts_with("v-kubern-orders-") && short.len() == 32, "{short}");
+        let shortest = username("kubernetes", "orders", 16, now, &mut rng);
+        assert!(shortest.starts_with("v-") && shortest.len() == 15, "{shortest}");
+        for max in [63, 32, 40, 16, 1000] {
             for display in ["", "täst'; DROP", "root"] {
                 let name = username(display, display, max, now, &mut rng);
                 assert!(name.len() <= max.min(63));

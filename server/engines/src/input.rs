@@ -51,6 +51,20 @@ pub(crate) fn duration(body: &Map<String, Value>, name: &str) -> Result<Option<D
     duration_from_json(value).map(Some).map_err(|why| EngineError::bad(format!("field {name:?}: {why}")))
 }
 
+/// A number of things. As in Vault, a negative one means the default, which is zero here.
+pub(crate) fn whole(body: &Map<String, Value>, name: &str) -> Result<Option<u64>, EngineError> {
+    let number = match field(body, name) {
+        None => return Ok(None),
+        Some(Value::Number(number)) => number.as_i64(),
+        Some(Value::String(text)) => text.parse::<i64>().ok(),
+        Some(_) => None,
+    };
+    match number {
+        Some(number) => Ok(Some(u64::try_from(number).unwrap_or(0))),
+        None => Err(EngineError::bad(format!("field {name:?} must be a whole number"))),
+    }
+}
+
 /// A list of strings: an array, or one string. With `commas`, one string is split at its commas.
 pub(crate) fn texts(
     body: &Map<String, Value>,

@@ -99,6 +99,7 @@ async fn odd_connections_are_refused() {
     let db = bench().await;
     let ca = ca();
     for (field, value) in [
+        ("plugin_name", json!("oracle-database-plugin")),
         ("plugin_name", json!("mysql-database-plugin")),
         ("plugin_name", Value::Null),
         ("connection_url", json!(format!("postgresql://admin:{CANARY}@db/app"))),
@@ -121,12 +122,12 @@ async fn odd_connections_are_refused() {
     let (reply, _) = db
         .post("config/app", {
             let mut body = config("db", &ca);
-            body["max_open_connections"] = json!(5);
+            body["max_idle_connections"] = json!(5);
             body
         })
         .await
         .unwrap();
-    assert!(matches!(reply, EngineReply::Warn(_, warnings) if warnings[0].contains("max_open_connections")));
+    assert!(matches!(reply, EngineReply::Warn(_, warnings) if warnings[0].contains("max_idle_connections")));
 }
 
 #[tokio::test]

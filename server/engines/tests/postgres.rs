@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
-#[path = "support/postgres.rs"]
-mod postgres;
+#[path = "support/servers/mod.rs"]
+mod servers;
 mod support;
 
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use coffer_barrier::{MountId, Read, RecordKind, RowKey};
 use coffer_core::secret::SecretBytes;
 use coffer_engines::{DatabaseEngine, Engine, EngineError, Issue};
-use postgres::{ADMIN, ADMIN_PASSWORD, Postgres};
 use serde_json::{Value, json};
+use servers::postgres::{ADMIN, ADMIN_PASSWORD, Postgres};
 use support::{Bench, data};
 use tokio_postgres::Client;
 
@@ -197,20 +197,6 @@ async fn failed_creation_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn names_with_quotes_never_reach_the_database() {
-    let pg = Postgres::start().await;
-    let db = bench(&pg).await;
-    let issue = db.issue("app").await;
-    let payload = String::from_utf8(issue.payload.expose().to_vec()).unwrap();
-    let user = login(&issue).0;
-    for bad in ["x\\\"; DROP ROLE plain; --", "x'y", "x y"] {
-        let forged = SecretBytes::new(payload.replace(&user, bad).into_bytes());
-        assert!(db.create(&forged).await.is_err() && db.revoke(&forged).await.is_err());
-    }
-    assert!(pg.connect("plain", "Plain-1").await.is_ok());
-}
-
-#[tokio::test]
 async fn connections_are_proven_first() {
     let pg = Postgres::start().await;
     let db = bench(&pg).await;
@@ -252,20 +238,6 @@ async fn connections_are_proven_first() {
     bare["connection_url"] =
         json!(format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/app?sslmode=disable"));
     assert!(db.post("config/b", bare).await.is_err());
-}
-
-#[tokio::test]
-async fn a_database_that_is_down_is_worth_another_try() {
-    let mut pg = Postgres::start().await;
-    let db = bench(&pg).await;
-    let issue = db.issue("app").await;
-    db.create(&issue.payload).await.unwrap();
-    pg.stop();
-    for result in [db.revoke(&issue.payload).await, db.create(&issue.payload).await] {
-        let error = result.unwrap_err();
-        assert!(matches!(error, EngineError::Target { retriable: true, .. }), "{error:?}");
-        assert!(!error.to_string().contains(&login(&issue).1));
-    }
 }
 
 /// The stored connection, as the engine keeps it.

@@ -38,16 +38,16 @@ impl Account {
         connection: &Connection,
         display_name: &str,
         now: Timestamp,
-    ) -> Self {
+    ) -> Result<Self, EngineError> {
         let mut rng = rand::rng();
         let max = role.max_ttl();
-        Self {
+        Ok(Self {
             format: FORMAT,
             connection: role.connection.clone(),
             username: template::username(
                 display_name,
                 short(role_name),
-                template::MAX_USERNAME_BYTES,
+                connection.name_bytes_max()?,
                 now,
                 &mut rng,
             ),
@@ -55,7 +55,7 @@ impl Account {
             form: connection.form,
             expiration: (max != Duration::ZERO).then(|| now.plus(max)),
             statements: role.statements.clone(),
-        }
+        })
     }
 
     pub(super) fn issue(&self, role: &Role) -> Result<Issue, EngineError> {

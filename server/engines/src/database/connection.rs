@@ -5,24 +5,29 @@ use coffer_core::secret::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use std::time::Duration;
+
+use super::driver::{Endpoint, Plugin};
 use super::tls;
 use super::url::Target;
 use crate::engine::EngineRequest;
 use crate::input::{self, Labels, object};
 use crate::{EngineError, ReadView, WriteView, codec};
 
-const PLUGIN: &str = "postgresql-database-plugin";
+const POSTGRES: &str = "postgresql-database-plugin";
 const FORMAT: u8 = 1;
 const RECORD_BYTES_MAX: usize = 256 * 1024;
 const PASSWORD_BYTES_MAX: usize = 1024;
 const ROLES_MAX: usize = 1000;
+/// Open sessions where the connection does not say how many: Vault's default.
+const SESSIONS_DEFAULT: u64 = 4;
+/// The most open sessions of one connection, whatever it asks for.
+const SESSIONS_MAX: u64 = 64;
 
 /// What Vault's plugin also knows and this engine does not.
-const IGNORED: [&str; 9] = [
+const IGNORED: [&str; 7] = [
     "disable_escaping",
-    "max_connection_lifetime",
     "max_idle_connections",
-    "max_open_connections",
     "password_policy",
     "plugin_version",
     "root_rotation_statements",
@@ -44,6 +49,8 @@ pub(super) enum PasswordForm {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Connection {
     format: u8,
+    #[serde(default = "postgres")]
+    plugin: String,
     url: String,
     pub(super) username: String,
     #[serde(with = "codec::secret_text")]
@@ -52,6 +59,14 @@ pub(super) struct Connection {
     #[serde(with = "codec::secret_text_option")]
     pub(super) pending: Option<SecretString>,
     root_ca: Option<String>,
+    #[serde(default)]
+    server_name: Option<String>,
+    /// Zero for the default.
+    #[serde(default)]
+    max_open: u64,
+    /// Of a session, in milliseconds; zero for as long as it works.
+    #[serde(default)]
+    max_lifetime: u64,
     allowed_roles: Vec<String>,
     verify: bool,
     pub(super) form: PasswordForm,
@@ -64,15 +79,17 @@ impl Connection {
     /// What is stored under `name` once the request is carried out.
     pub(super) fn merged(stored: Option<Self>, req: &EngineRequest<'_>) -> Result<Self, EngineError> {
         let body = req.body;
-        match input::text(body, "plugin_name")? {
-            Some(PLUGIN) => {}
-            None if stored.is_some() => {}
-            None => return Err(EngineError::bad("empty plugin name")),
-            Some(_) => return Err(EngineError::bad(format!("unknown plugin_name: there is {PLUGIN}"))),
-        }
+        let name = match (input::text(body, "plugin_name")?, &stored) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(old)) => old.plugin.clone(),
+            (None, None) => return Err(EngineError::bad("empty plugin name")),
+        };
+        let Some((plugin, _)) = Plugin::named(&name) else {
+            return Err(EngineError::bad(format!("unknown plugin_name: there are {}", Plugin::names())));
+        };
         let url = given_or(input::text(body, "connection_url")?, stored.as_ref().map(|old| old.url.as_str()));
         let url = url.ok_or_else(|| EngineError::bad("connection_url is missing"))?;
-        let target = Target::parse(&url)?;
+        let target = Target::parse(plugin, &url)?;
         let username =
             given_or(input::text(body, "username")?, stored.as_ref().map(|old| old.username.as_str()));
         let username = checked_username(username)?;
@@ -82,6 +99,11 @@ impl Connection {
             None => stored.as_ref().and_then(|old| old.root_ca.clone()),
         };
         tls::client(target.tls, root_ca.as_deref())?;
+        let server_name = match input::text(body, "tls_server_name")? {
+            Some("") => None,
+            Some(name) => Some(checked_server_name(plugin, name)?),
+            None => stored.as_ref().and_then(|old| old.server_name.clone()),
+        };
         let allowed = input::texts(body, "allowed_roles", true)?;
         let labels = input::labels(body)?;
         let form = match input::text(body, "password_authentication")? {
@@ -91,8 +113,14 @@ impl Connection {
             Some(_) => return Err(EngineError::bad("unknown password_authentication")),
         };
         let verify = input::boolean(body, "verify_connection")?;
+        let max_open = input::whole(body, "max_open_connections")?;
+        let max_lifetime = input::duration(body, "max_connection_lifetime")?.map(super::role::millis);
         let mut merged = Self {
             format: FORMAT,
+            plugin: name,
+            server_name,
+            max_open: max_open.unwrap_or_else(|| stored.as_ref().map_or(0, |old| old.max_open)),
+            max_lifetime: max_lifetime.unwrap_or_else(|| stored.as_ref().map_or(0, |old| old.max_lifetime)),
             password: SecretString::copy_of(""),
             pending: None,
             allowed_roles: allowed
@@ -130,6 +158,7 @@ impl Connection {
             (_, Some(stored)) => {
                 let same = stored.target()?.same_server(target)
                     && stored.root_ca == self.root_ca
+                    && stored.server_name == self.server_name
                     && stored.username == self.username;
                 if !same {
                     return Err(EngineError::bad(
@@ -145,12 +174,41 @@ impl Connection {
         }
     }
 
-    pub(super) fn target(&self) -> Result<Target, EngineError> {
-        Target::parse(&self.url)
+    fn plugin(&self) -> Result<(Plugin, usize), EngineError> {
+        Plugin::named(&self.plugin).ok_or(EngineError::Corrupt("database connection of an unknown plugin"))
     }
 
-    pub(super) fn tls(&self) -> Result<Option<rustls::ClientConfig>, EngineError> {
-        tls::client(self.target()?.tls, self.root_ca.as_deref())
+    /// The longest account name there, in bytes.
+    pub(super) fn name_bytes_max(&self) -> Result<usize, EngineError> {
+        Ok(self.plugin()?.1)
+    }
+
+    fn target(&self) -> Result<Target, EngineError> {
+        Target::parse(self.plugin()?.0, &self.url)
+    }
+
+    /// Where sessions go. `name` is the connection's, `session_name` what the database sees.
+    pub(super) fn endpoint(&self, name: &str, session_name: &str) -> Result<Endpoint, EngineError> {
+        Ok(Endpoint {
+            plugin: self.plugin()?.0,
+            name: super::account::target(name),
+            place: self.target()?,
+            username: self.username.clone(),
+            root_ca: self.root_ca.clone(),
+            server_name: self.server_name.clone(),
+            session_name: session_name.to_owned(),
+        })
+    }
+
+    /// How many sessions may be open at a time.
+    pub(super) fn sessions_max(&self) -> usize {
+        let asked = if self.max_open == 0 { SESSIONS_DEFAULT } else { self.max_open };
+        usize::try_from(asked.min(SESSIONS_MAX)).unwrap_or(1)
+    }
+
+    /// After how long a session is replaced.
+    pub(super) fn session_lifetime(&self) -> Option<Duration> {
+        (self.max_lifetime != 0).then(|| Duration::from_millis(self.max_lifetime))
     }
 
     /// Whether the login is to be tried before the settings are accepted.
@@ -170,9 +228,12 @@ impl Connection {
             "username": self.username,
             "password_authentication": self.form,
             "root_ca": self.root_ca,
+            "max_open_connections": self.sessions_max(),
+            "max_connection_lifetime": format!("{}s", self.max_lifetime / 1000),
+            "tls_server_name": self.server_name.clone().unwrap_or_default(),
         });
         let mut shown = object(json!({
-            "plugin_name": PLUGIN,
+            "plugin_name": self.plugin,
             "plugin_version": "",
             "allowed_roles": self.allowed_roles,
             "verify_connection": self.verify,
@@ -199,6 +260,17 @@ impl Connection {
         }
         Ok(warnings)
     }
+}
+
+fn postgres() -> String {
+    POSTGRES.to_owned()
+}
+
+fn checked_server_name(plugin: Plugin, name: &str) -> Result<String, EngineError> {
+    if plugin != Plugin::MySql {
+        return Err(EngineError::bad("tls_server_name is for MySQL; PostgreSQL has sslmode=verify-ca"));
+    }
+    super::url::checked_host(name).map_err(|_| EngineError::bad("tls_server_name must be one DNS name"))
 }
 
 fn given_or(given: Option<&str>, stored: Option<&str>) -> Option<String> {

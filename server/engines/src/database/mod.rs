@@ -1,4 +1,4 @@
-//! The database engine: short-lived accounts at PostgreSQL.
+//! The database engine: short-lived accounts at PostgreSQL, MySQL and MariaDB.
 //!
 //! Issuing is in two steps: a read of `creds/<role>` only invents name and password ([`crate::Issue`]); the
 //! account is created after its lease is durable. Ending an account ends its sessions. Never holds a password
@@ -6,11 +6,13 @@
 
 mod account;
 mod connection;
-mod failure;
+mod driver;
+mod fill;
+mod mysql;
+mod pool;
+mod postgres;
 mod role;
 mod rotate;
-mod session;
-mod sql;
 mod tls;
 mod url;
 
@@ -21,9 +23,9 @@ use coffer_core::time::Timestamp;
 
 use self::account::Account;
 use self::connection::Connection;
-use self::failure::fail;
+use self::driver::{DialError, bounded, fail};
+use self::pool::{Pooled, Sessions};
 use self::role::Role;
-use self::session::{Sessions, bounded};
 use crate::engine::{Effect, Engine, EngineReply, EngineRequest, Op};
 use crate::{EngineError, ReadView, WriteView, input};
 
@@ -45,17 +47,14 @@ impl DatabaseEngine {
 
     async fn verify_connection(&self, connection: &Connection, name: &str) -> Result<(), EngineError> {
         let target = account::target(name);
-        let session = match self.sessions.dial(name, connection, &connection.password).await {
-            Err(session::DialError::Login(refusal)) => match &connection.pending {
+        let mut session = match self.sessions.dial(name, connection, &connection.password).await {
+            Err(DialError::Login(refusal)) => match &connection.pending {
                 Some(pending) => self.sessions.dial(name, connection, pending).await?,
                 None => return Err(refusal),
             },
             other => other?,
         };
-        if !bounded(&target, sql::may_create_roles(&session.client, &target)).await? {
-            return Err(EngineError::bad("the login may not create roles: it needs CREATEROLE"));
-        }
-        Ok(())
+        bounded(&target, session.prove()).await
     }
 
     async fn credentials(
@@ -72,8 +71,14 @@ impl DatabaseEngine {
         if !connection.allows(name) {
             return Err(EngineError::bad(format!("{name:?} is not an allowed role")));
         }
-        let account = Account::generate(name, &role, &connection, req.display_name, req.now);
+        let account = Account::generate(name, &role, &connection, req.display_name, req.now)?;
         Ok(EngineReply::Issue(account.issue(&role)?))
+    }
+
+    /// A session where the account lives.
+    async fn session_of(&self, view: &ReadView<'_>, account: &Account) -> Result<Pooled, EngineError> {
+        let connection = Self::connection_of(view, account).await?;
+        self.sessions.open(view.mount(), &account.connection, &connection).await
     }
 
     /// The connection an account lives at, as it is now.
@@ -241,10 +246,9 @@ impl Engine for DatabaseEngine {
 
     async fn create(&self, view: &ReadView<'_>, payload: &SecretBytes) -> Result<(), EngineError> {
         let account = Account::decode(payload)?;
-        let connection = Self::connection_of(view, &account).await?;
-        let mut session = self.sessions.open(view.mount(), &account.connection, &connection).await?;
-        let target = session.target().to_owned();
-        let done = bounded(&target, sql::create(session.client(), &target, &account)).await;
+        let mut session = self.session_of(view, &account).await?;
+        let target = account::target(&account.connection);
+        let done = bounded(&target, session.session()?.create(&account)).await;
         session.finish(done)
     }
 
@@ -259,19 +263,17 @@ impl Engine for DatabaseEngine {
         if account.statements.renew.is_empty() {
             return Ok(());
         }
-        let connection = Self::connection_of(view, &account).await?;
-        let mut session = self.sessions.open(view.mount(), &account.connection, &connection).await?;
-        let target = session.target().to_owned();
-        let done = bounded(&target, sql::renew(session.client(), &target, &account)).await;
+        let mut session = self.session_of(view, &account).await?;
+        let target = account::target(&account.connection);
+        let done = bounded(&target, session.session()?.renew(&account)).await;
         session.finish(done)
     }
 
     async fn revoke(&self, view: &ReadView<'_>, payload: &SecretBytes) -> Result<(), EngineError> {
         let account = Account::decode(payload)?;
-        let connection = Self::connection_of(view, &account).await?;
-        let mut session = self.sessions.open(view.mount(), &account.connection, &connection).await?;
-        let target = session.target().to_owned();
-        let done = bounded(&target, sql::revoke(session.client(), &target, &account)).await;
+        let mut session = self.session_of(view, &account).await?;
+        let target = account::target(&account.connection);
+        let done = bounded(&target, session.session()?.revoke(&account)).await;
         session.finish(done)
     }
 

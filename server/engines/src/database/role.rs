@@ -22,6 +22,9 @@ pub(super) struct Statements {
     pub(super) creation: Vec<String>,
     pub(super) renew: Vec<String>,
     pub(super) revocation: Vec<String>,
+    /// What takes a creation back that failed half way, where the database knows no transactions for it.
+    #[serde(default)]
+    pub(super) rollback: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,6 +64,7 @@ impl Role {
             ("creation_statements", &mut role.statements.creation),
             ("renew_statements", &mut role.statements.renew),
             ("revocation_statements", &mut role.statements.revocation),
+            ("rollback_statements", &mut role.statements.rollback),
         ] {
             if let Some(statements) = input::texts(body, field, false)? {
                 *slot = checked(field, statements)?;
@@ -83,11 +87,12 @@ impl Role {
     }
 
     fn check_creation(&self) -> Result<(), EngineError> {
-        let Statements { creation, renew, revocation } = &self.statements;
+        let Statements { creation, renew, revocation, rollback } = &self.statements;
         if creation.is_empty() {
             return Err(EngineError::bad("empty creation statements: creation_statements is required"));
         }
-        let bytes: usize = [creation, renew, revocation].into_iter().flatten().map(String::len).sum();
+        let bytes: usize =
+            [creation, renew, revocation, rollback].into_iter().flatten().map(String::len).sum();
         if bytes > STATEMENT_BYTES_MAX {
             return Err(EngineError::bad(format!(
                 "the statements have more than {STATEMENT_BYTES_MAX} bytes"
@@ -115,7 +120,7 @@ impl Role {
             "creation_statements": self.statements.creation,
             "renew_statements": self.statements.renew,
             "revocation_statements": self.statements.revocation,
-            "rollback_statements": [],
+            "rollback_statements": self.statements.rollback,
             "default_ttl": self.default_ttl / 1000,
             "max_ttl": self.max_ttl / 1000,
             "credential_type": "password",
@@ -124,7 +129,7 @@ impl Role {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -10,9 +10,8 @@ use coffer_core::template;
 
 use super::account;
 use super::connection::{self, Connection};
-use super::failure::fail;
-use super::session::{DialError, Sessions, bounded};
-use super::sql;
+use super::driver::{DialError, bounded, fail};
+use super::pool::Sessions;
 use crate::{EngineError, ReadView, WriteView};
 
 /// How often a transaction is run again after a conflict.
@@ -29,9 +28,7 @@ pub(super) async fn rotate(
     let missing = || fail(&target, false, "the connection was changed during the rotation");
     let pending = connection.pending.as_ref().ok_or_else(missing)?;
     match sessions.dial(name, &connection, &connection.password).await {
-        Ok(session) => {
-            bounded(&target, sql::change_own_password(&session.client, &target, pending)).await?;
-        }
+        Ok(mut session) => bounded(&target, session.change_own_password(pending)).await?,
         // An earlier rotation got as far as the database: then the next password is the one that works.
         Err(DialError::Login(_)) => {}
         Err(DialError::Engine(error)) => return Err(error),

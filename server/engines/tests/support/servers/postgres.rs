@@ -1,6 +1,8 @@
 //! A PostgreSQL of a test's own, from Debian's programs: with TLS, on a free port, in a directory that goes with
 //! it. Never uses a server that it did not start.
 
+#![allow(dead_code, reason = "not every test needs all of it")]
+
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
@@ -36,7 +38,7 @@ impl Postgres {
     pub(crate) async fn start() -> Self {
         assert!(Path::new(PROGRAMS).join("postgres").exists(), "{MISSING}");
         let dir = tempfile::Builder::new().prefix("coffer-pg").tempdir_in("/tmp").unwrap();
-        let (ca, certificate, key) = certificates();
+        let (ca, certificate, key) = super::certificates();
         let root = dir.path();
         std::fs::write(root.join("server.crt"), certificate).unwrap();
         std::fs::write(root.join("server.key"), key).unwrap();
@@ -186,18 +188,4 @@ fn own(root: &Path) {
         let done = Command::new(step[0]).args(&step[1..]).current_dir(root).status().unwrap();
         assert!(done.success(), "{step:?}");
     }
-}
-
-/// A CA of its own and a certificate for 127.0.0.1: the CA, the certificate, its key.
-fn certificates() -> (String, String, String) {
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.distinguished_name.push(rcgen::DnType::CommonName, "test database CA");
-    let ca_key = rcgen::KeyPair::generate().unwrap();
-    let ca = params.self_signed(&ca_key).unwrap();
-    let issuer = rcgen::Issuer::new(params, ca_key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let names = vec!["127.0.0.1".to_owned()];
-    let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-    (ca.pem(), certificate.pem(), key.serialize_pem())
 }

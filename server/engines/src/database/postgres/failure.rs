@@ -1,15 +1,11 @@
 //! What a database's refusals mean. Statement texts and values never get into a message.
 
-use deadpool_postgres::PoolError;
 use tokio_postgres::error::{DbError, SqlState};
 
 use crate::EngineError;
+use crate::database::driver::fail;
 
 const MESSAGE_CHARS_MAX: usize = 200;
-
-pub(super) fn fail(target: &str, retriable: bool, message: impl Into<String>) -> EngineError {
-    EngineError::Target { target: target.to_owned(), retriable, message: message.into() }
-}
 
 /// From what the driver says.
 pub(super) fn from_driver(target: &str, error: &tokio_postgres::Error) -> EngineError {
@@ -22,15 +18,6 @@ pub(super) fn from_driver(target: &str, error: &tokio_postgres::Error) -> Engine
     let tls = error.to_string().contains("TLS");
     let message = if tls { "the database does not speak TLS here" } else { "the database cannot be reached" };
     fail(target, true, message)
-}
-
-/// From what the pool says.
-pub(super) fn from_pool(target: &str, error: &PoolError) -> EngineError {
-    match error {
-        PoolError::Backend(inner) => from_driver(target, inner),
-        PoolError::Timeout(_) => fail(target, true, "the database does not answer within the time limit"),
-        _ => fail(target, true, "the database gives no session"),
-    }
 }
 
 /// Whether the database said that name or password are wrong.

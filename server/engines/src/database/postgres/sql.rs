@@ -1,41 +1,33 @@
 //! What is done at the database: accounts are made, prolonged and ended. Never puts anything into a statement
 //! that has not passed the account names' alphabet or is not a SCRAM verifier made here.
 
-use std::time::Duration;
-
 use coffer_core::secret::SecretString;
-use coffer_core::template::{self, StatementValues};
-use coffer_core::time::Timestamp;
-use deadpool_postgres::ClientWrapper;
 use postgres_protocol::password::scram_sha_256;
-use tokio_postgres::GenericClient;
+use tokio_postgres::{Client, GenericClient};
 
-use super::account::Account;
-use super::connection::PasswordForm;
-use super::failure::{fail, from_driver};
+use super::failure::from_driver;
 use crate::EngineError;
+use crate::database::account::Account;
+use crate::database::connection::PasswordForm;
+use crate::database::driver::{LOOK_EVERY, LOOKS_MAX, PasswordChange, fail};
+use crate::database::fill;
 
-/// How often and how long to look whether ended sessions are gone.
-const LOOKS_MAX: u32 = 100;
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// For accounts that only their lease ends.
+const FOREVER: &str = "infinity";
 
 /// Creates the account, all statements in one transaction. If it is there already, an earlier attempt got
 /// through: it is made sure that the password is the right one.
-pub(super) async fn create(
-    client: &mut ClientWrapper,
-    target: &str,
-    account: &Account,
-) -> Result<(), EngineError> {
+pub(super) async fn create(client: &mut Client, target: &str, account: &Account) -> Result<(), EngineError> {
     let driver = |error| from_driver(target, &error);
     let name = quoted(&account.username)?;
-    let password = password_literal(account);
-    let transaction = tokio_postgres::Client::transaction(client).await.map_err(driver)?;
+    let password = password_literal(account)?;
+    let transaction = client.transaction().await.map_err(driver)?;
     if oid(&transaction, target, &account.username).await?.is_some() {
         let statement = SecretString::new(format!("ALTER ROLE {name} PASSWORD '{}'", password.expose()));
         transaction.batch_execute(statement.expose()).await.map_err(driver)?;
     } else {
         for statement in &account.statements.creation {
-            let text = fill(account, statement, &password)?;
+            let text = fill::account(account, statement, &password, FOREVER)?;
             transaction.batch_execute(text.expose()).await.map_err(driver)?;
         }
         if oid(&transaction, target, &account.username).await?.is_none() {
@@ -46,19 +38,15 @@ pub(super) async fn create(
 }
 
 /// Runs the role's renew statements, if it has any. The account's own expiration already is its last one.
-pub(super) async fn renew(
-    client: &mut ClientWrapper,
-    target: &str,
-    account: &Account,
-) -> Result<(), EngineError> {
+pub(super) async fn renew(client: &mut Client, target: &str, account: &Account) -> Result<(), EngineError> {
     let driver = |error| from_driver(target, &error);
-    let password = password_literal(account);
-    let transaction = tokio_postgres::Client::transaction(client).await.map_err(driver)?;
+    let password = password_literal(account)?;
+    let transaction = client.transaction().await.map_err(driver)?;
     if oid(&transaction, target, &account.username).await?.is_none() {
         return Err(fail(target, false, "the account is gone"));
     }
     for statement in &account.statements.renew {
-        let text = fill(account, statement, &password)?;
+        let text = fill::account(account, statement, &password, FOREVER)?;
         transaction.batch_execute(text.expose()).await.map_err(driver)?;
     }
     transaction.commit().await.map_err(driver)
@@ -66,27 +54,23 @@ pub(super) async fn renew(
 
 /// Takes the account away: nobody can log in, whoever is in is thrown out, then the account is dropped. In this
 /// order, and the first two whatever the role's own statements are. An absent account is a success.
-pub(super) async fn revoke(
-    client: &mut ClientWrapper,
-    target: &str,
-    account: &Account,
-) -> Result<(), EngineError> {
+pub(super) async fn revoke(client: &mut Client, target: &str, account: &Account) -> Result<(), EngineError> {
     let driver = |error| from_driver(target, &error);
     let name = quoted(&account.username)?;
-    let Some(oid) = oid(&**client, target, &account.username).await? else { return Ok(()) };
+    let Some(oid) = oid(&*client, target, &account.username).await? else { return Ok(()) };
     // Committed on its own: a session that opens after this cannot exist.
     client.batch_execute(&format!("ALTER ROLE {name} NOLOGIN")).await.map_err(driver)?;
     join(client, target, &account.username, &name).await?;
     end_sessions(client, target, oid).await?;
-    let transaction = tokio_postgres::Client::transaction(client).await.map_err(driver)?;
+    let transaction = client.transaction().await.map_err(driver)?;
     if account.statements.revocation.is_empty() {
         let statements =
             format!("REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}");
         transaction.batch_execute(&statements).await.map_err(driver)?;
     } else {
-        let password = password_literal(account);
+        let password = password_literal(account)?;
         for statement in &account.statements.revocation {
-            let text = fill(account, statement, &password)?;
+            let text = fill::account(account, statement, &password, FOREVER)?;
             transaction.batch_execute(text.expose()).await.map_err(driver)?;
         }
     }
@@ -94,7 +78,7 @@ pub(super) async fn revoke(
 }
 
 /// Who is no superuser must be a member of a role to end its sessions and to take over what it owns.
-async fn join(client: &ClientWrapper, target: &str, username: &str, name: &str) -> Result<(), EngineError> {
+async fn join(client: &Client, target: &str, username: &str, name: &str) -> Result<(), EngineError> {
     let driver = |error| from_driver(target, &error);
     let row = client
         .query_one("SELECT pg_catalog.pg_has_role(current_user, $1::text::name, 'USAGE')", &[&username])
@@ -108,7 +92,7 @@ async fn join(client: &ClientWrapper, target: &str, username: &str, name: &str) 
 
 /// Ends the role's sessions and waits until they are gone. Looks twice after the last one: a login that had
 /// passed its check just before shows up only a moment later.
-async fn end_sessions(client: &ClientWrapper, target: &str, oid: u32) -> Result<(), EngineError> {
+async fn end_sessions(client: &Client, target: &str, oid: u32) -> Result<(), EngineError> {
     let driver = |error| from_driver(target, &error);
     let mut empty = 0;
     for _ in 0..LOOKS_MAX {
@@ -158,55 +142,50 @@ pub(super) async fn change_own_password(
     client.batch_execute(statement.expose()).await.map_err(|error| from_driver(target, &error))
 }
 
-/// What stands for the password in statements: letters, digits and `+/=:$-`, none of which ends a literal.
-fn password_literal(account: &Account) -> SecretString {
-    match account.form {
-        PasswordForm::ScramSha256 => SecretString::new(scram_sha_256(account.password.expose().as_bytes())),
-        PasswordForm::Password => SecretString::copy_of(account.password.expose()),
+/// Changes the password of a role that is there already.
+pub(super) async fn set_password(
+    client: &mut Client,
+    target: &str,
+    change: &PasswordChange<'_>,
+) -> Result<(), EngineError> {
+    let driver = |error| from_driver(target, &error);
+    let literal = literal(change.password, change.plain)?;
+    let transaction = client.transaction().await.map_err(driver)?;
+    if oid(&transaction, target, change.username).await?.is_none() {
+        return Err(fail(target, false, "there is no such account"));
+    }
+    if change.statements.is_empty() {
+        let row = transaction
+            .query_one("SELECT pg_catalog.quote_ident($1::text)", &[&change.username])
+            .await
+            .map_err(driver)?;
+        let name: String = row.try_get(0).map_err(driver)?;
+        let statement = SecretString::new(format!("ALTER ROLE {name} PASSWORD '{}'", literal.expose()));
+        transaction.batch_execute(statement.expose()).await.map_err(driver)?;
+    }
+    for statement in change.statements {
+        let text = fill::password(change.username, statement, &literal)?;
+        transaction.batch_execute(text.expose()).await.map_err(driver)?;
+    }
+    transaction.commit().await.map_err(driver)
+}
+
+fn password_literal(account: &Account) -> Result<SecretString, EngineError> {
+    literal(&account.password, account.form == PasswordForm::Password)
+}
+
+/// What stands for the password in statements: a verifier of letters, digits and `+/=:$-`, none of which ends a
+/// literal, or the password as it is.
+fn literal(password: &SecretString, plain: bool) -> Result<SecretString, EngineError> {
+    match plain {
+        false => Ok(SecretString::new(scram_sha_256(password.expose().as_bytes()))),
+        true => fill::plain(password),
     }
 }
 
-/// A statement with its values. The verifier has characters that the template's alphabet does not know, so a
-/// random word goes through the template in its place.
-fn fill(account: &Account, statement: &str, literal: &SecretString) -> Result<SecretString, EngineError> {
-    let refused = |why: template::TemplateError| EngineError::bad(why.to_string());
-    let stand_in = template::password(&mut rand::rng());
-    let forever = account.expiration.is_none();
-    let expiration = account.expiration.unwrap_or(Timestamp::ZERO);
-    let values = StatementValues::new(&account.username, &stand_in, expiration).map_err(refused)?;
-    let statement = if forever { without_expiration(statement) } else { statement.to_owned() };
-    let text = values.render(&statement).map_err(refused)?;
-    Ok(SecretString::new(text.expose().replace(stand_in.expose(), literal.expose())))
-}
-
-/// For accounts that only their lease ends, PostgreSQL's own word takes the place of a time.
-fn without_expiration(statement: &str) -> String {
-    let mut out = String::with_capacity(statement.len());
-    let mut rest = statement;
-    while let Some((before, tail)) = rest.split_once("{{") {
-        let Some((key, after)) = tail.split_once("}}") else { break };
-        out.push_str(before);
-        if key.trim() == "expiration" {
-            out.push_str("infinity");
-        } else {
-            out.push_str("{{");
-            out.push_str(key);
-            out.push_str("}}");
-        }
-        rest = after;
-    }
-    out.push_str(rest);
-    out
-}
-
-/// The name as an identifier. Names outside the alphabet are refused, not escaped.
+/// The name as an identifier.
 fn quoted(username: &str) -> Result<String, EngineError> {
-    let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-');
-    if username.is_empty() || username.len() > template::MAX_USERNAME_BYTES || !username.bytes().all(allowed)
-    {
-        return Err(EngineError::Corrupt("account name outside its alphabet"));
-    }
-    Ok(format!("\"{username}\""))
+    Ok(format!("\"{}\"", fill::checked(username)?))
 }
 
 #[cfg(test)]
@@ -226,7 +205,7 @@ mod tests {
     fn statements_carry_a_verifier_and_not_the_password() {
         let account = account(PasswordForm::ScramSha256, 1_795_000_000_000);
         let statement = "CREATE ROLE \"{{name}}\" PASSWORD '{{password}}' VALID UNTIL '{{ expiration }}'";
-        let text = fill(&account, statement, &password_literal(&account)).unwrap();
+        let text = fill::account(&account, statement, &password_literal(&account).unwrap(), FOREVER).unwrap();
         let text = text.expose();
         assert!(text.starts_with("CREATE ROLE \"v-a-b-1\" PASSWORD 'SCRAM-SHA-256$4096:"), "{text}");
         assert!(
@@ -239,16 +218,8 @@ mod tests {
     #[test]
     fn plain_passwords_and_endless_accounts() {
         let account = account(PasswordForm::Password, 0);
-        let text =
-            fill(&account, "x {{username}} '{{password}}' {{expiration}}", &password_literal(&account));
+        let literal = password_literal(&account).unwrap();
+        let text = fill::account(&account, "x {{username}} '{{password}}' {{expiration}}", &literal, FOREVER);
         assert_eq!(text.unwrap().expose(), "x v-a-b-1 'Abc-123' infinity");
-    }
-
-    #[test]
-    fn names_with_quotes_are_refused() {
-        for bad in ["", "a\"b", "a'b", "a b", "a;b", "a\\b", "ä", &"x".repeat(64)] {
-            assert!(quoted(bad).is_err(), "{bad}");
-        }
-        assert_eq!(quoted("v-a_b").unwrap(), "\"v-a_b\"");
     }
 }
