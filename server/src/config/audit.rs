@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use coffer_core::hcl::{Block, Body, Entry, HclError, Value};
-use coffer_vault::{AuditSettings, DeclaredDevice, Durability, OnFailure};
+use coffer_vault::{AuditSettings, Covered, DeclaredDevice, Durability, OnFailure};
 
 use super::read::{Read, Reader, missing, path, ttl, wrong};
 
@@ -15,6 +15,7 @@ pub(super) const OWN: &[&str] = &[
     "buffer_bytes",
     "durability",
     "file_path",
+    "hmac",
     "on_failure",
     "path",
     "quota_bytes",
@@ -105,6 +106,7 @@ impl Reader<'_> {
                     _ => return Err(wrong(entry, "at least 1048576")),
                 },
                 "quota_bytes" => settings.quota_bytes = Some(bytes(entry)?),
+                "hmac" => settings.covered = covered(entry)?,
                 "reserve_bytes" => settings.reserve_bytes = Some(bytes(entry)?),
                 // The only one that is left.
                 _ => settings.retain = Some(ttl(entry)?),
@@ -177,6 +179,22 @@ fn text(entry: &Entry) -> Read<String> {
         Value::Integer(value) => Ok(value.to_string()),
         _ => Err(wrong(entry, "a string")),
     }
+}
+
+/// Which identifiers are to be covered.
+fn covered(entry: &Entry) -> Read<Covered> {
+    let mut covered = Covered::default();
+    for word in entry.as_strings()? {
+        let field = match word {
+            "accessors" => &mut covered.accessors,
+            "addresses" => &mut covered.addresses,
+            "names" => &mut covered.names,
+            "paths" => &mut covered.paths,
+            _ => return Err(wrong(entry, "a list of \"accessors\", \"addresses\", \"names\" and \"paths\"")),
+        };
+        *field = true;
+    }
+    Ok(covered)
 }
 
 fn bytes(entry: &Entry) -> Read<u64> {

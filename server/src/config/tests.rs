@@ -1,6 +1,6 @@
 //! Configurations, right and wrong, with the very words of the refusals.
 
-use coffer_vault::{AuditSettings, Durability, OnFailure, Outbound};
+use coffer_vault::{AuditSettings, Covered, Durability, OnFailure, Outbound};
 
 use super::*;
 
@@ -248,6 +248,7 @@ audit "file" {{
   quota_bytes   = 3000000
   reserve_bytes = 4000000
   retain        = "720h"
+  hmac          = ["paths", "addresses"]
 }}
 audit "file" "first/" {{
   description = "one"
@@ -268,6 +269,7 @@ audit "file" "second" {{ file_path = "/var/log/devices/second.log" }}
         quota_bytes: Some(3_000_000),
         reserve_bytes: Some(4_000_000),
         retain: Some(Duration::from_secs(720 * 3600)),
+        covered: Covered { addresses: true, paths: true, ..Covered::default() },
         ..AuditSettings::default()
     };
     assert_eq!(config.audit, expected);
@@ -311,6 +313,8 @@ fn audit_stanzas_that_cannot_be_meant_are_refused() {
         ("audit \"file\" { durability = \"none\" }", "must be \"process\" or \"disk\""),
         ("audit \"file\" { file_path = \"/l/audit.log\"\n buffer_bytes = 5 }", "degraded"),
         ("audit \"file\" { rotate_bytes = 5 }", "at least"),
+        ("audit \"file\" { hmac = [\"paths\", \"values\"] }", "a list of \"accessors\""),
+        ("audit \"file\" { hmac = true }", "list"),
         ("audit \"file\" \"a\" { options { log_raw = true\n file_path = \"/x/a\" } }", "log_raw"),
         ("audit \"file\" \"a\" { options { mode = \"0644\"\n file_path = \"/x/a\" } }", "mode"),
         ("audit \"file\" \"a\" { }", "expected \"file_path\""),

@@ -150,7 +150,7 @@ impl Door {
         match tokio::time::timeout(ENTER_MAX, self.enter_now()).await {
             Ok(entered) => entered,
             Err(_) => {
-                self.around.barrier.seal();
+                self.drop_keys();
                 Err(Fail::Unavailable("the store did not answer while the vault was opened".into()))
             }
         }
@@ -162,7 +162,7 @@ impl Door {
                 anchor::check(&open).await;
                 background::close_streams(&open).await;
                 if let Err(error) = anchor::anchor(&open).await {
-                    self.around.barrier.seal();
+                    self.drop_keys();
                     return Err(error);
                 }
                 self.around.metrics.unsealed.set(1);
@@ -170,10 +170,16 @@ impl Door {
                 Ok(())
             }
             Err(error) => {
-                self.around.barrier.seal();
+                self.drop_keys();
                 Err(error)
             }
         }
+    }
+
+    /// Drops the keys, and with them what covers identifiers in the audit log.
+    fn drop_keys(&self) {
+        self.around.barrier.seal();
+        self.around.audit.cover_with(None);
     }
 
     /// Closes the door and drops the keys.
@@ -190,7 +196,7 @@ impl Door {
                 Err(_) => tracing::warn!("no last anchor before sealing: the store does not answer"),
             }
         }
-        self.around.barrier.seal();
+        self.drop_keys();
         self.around.metrics.unsealed.set(0);
         *self.progress() = Collected::default();
     }

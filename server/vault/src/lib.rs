@@ -41,7 +41,8 @@ mod token;
 mod vault;
 
 pub use audit::{
-    AuditSettings, Audited, DeclaredDevice, Durability, OnFailure, check_device_name, check_device_options,
+    AuditSettings, Audited, Covered, DeclaredDevice, Durability, OnFailure, check_device_name,
+    check_device_options,
 };
 pub use auth::HttpKeys;
 pub use cache::CacheSettings;

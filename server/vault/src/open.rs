@@ -10,8 +10,8 @@ use coffer_barrier::Barrier;
 use coffer_core::time::Timestamp;
 use coffer_engines::Engine;
 
-use crate::audit::AuditLog;
 use crate::audit::device::Devices;
+use crate::audit::{self, AuditLog};
 use crate::auth::lockout::Lockouts;
 use crate::auth::{KeyCache, Passwords};
 use crate::cache::{SecretCache, Validity};
@@ -78,6 +78,9 @@ impl Open {
             tracing::warn!(secs = behind.as_secs(), "the clock is behind the time that the store has seen");
         }
         let outage = Outage::between(last, clock.plus(behind));
+        if around.audit.covered().any() {
+            around.audit.cover_with(Some(audit::salt_of(&barrier).await?));
+        }
         let config = &around.config;
         let devices = Devices::load(
             Arc::clone(&barrier),

@@ -230,6 +230,11 @@ pub(crate) fn audit_device(name: &str) -> RowKey {
     RowKey::ordered(MountId::SYSTEM, AUDIT_DEVICES, 0, name.as_bytes())
 }
 
+/// What covers identifiers in the built-in audit logs of all nodes.
+pub(crate) fn audit_salt() -> RowKey {
+    RowKey::path(MountId::SYSTEM, RecordKind::Meta, "audit-salt")
+}
+
 /// What is anchored of a node's audit log.
 pub(crate) fn audit_head(node: &str) -> RowKey {
     RowKey::path(MountId::SYSTEM, RecordKind::Meta, &format!("audit-head/{node}"))

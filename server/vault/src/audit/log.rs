@@ -16,12 +16,16 @@ use std::{fs, io, mem, thread};
 use coffer_core::audit::{AuditRecord, Chain, MAX_LINE_BYTES};
 use tokio::sync::oneshot;
 
+use super::cover::{self, Covered};
+use super::device::Salt;
 use super::disk::{Disk, LogFile, SystemDisk};
 use super::file;
 use super::flood::Flood;
 use super::meters::AuditMeters;
 use super::pen::{Draft, NotWritten, Pen, RETRY};
 use super::settings::{AuditSettings, Durability};
+use super::tail::Filter;
+use crate::swap::Swap;
 
 /// The most bytes that wait for the pen; more than a stuck disk may pile up in memory.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
@@ -46,6 +50,8 @@ struct Shared {
     dir: PathBuf,
     settings: AuditSettings,
     meters: AuditMeters,
+    /// What covers identifiers, while the vault is unsealed.
+    salt: Swap<Option<Salt>>,
     queue: Mutex<Queue>,
     wake: Condvar,
     end: Mutex<End>,
@@ -113,8 +119,15 @@ impl AuditLog {
             deleted: 0,
             closing: false,
         });
-        let shared =
-            Arc::new(Shared { dir: dir.to_owned(), settings, meters, queue, wake: Condvar::new(), end });
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            settings,
+            meters,
+            salt: Swap::new(None),
+            queue,
+            wake: Condvar::new(),
+            end,
+        });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("audit".into()).spawn(move || theirs.stand_by())?;
         Ok(Self { flood: Flood::default(), shared, thread: Some(thread) })
@@ -131,7 +144,10 @@ impl AuditLog {
     }
 
     async fn submit(&self, record: &AuditRecord, completes: bool) -> Result<(), NotWritten> {
-        let record = serde_json::to_string(record)
+        let covered = self.covered();
+        let hidden =
+            covered.any().then(|| cover::cover(record, covered, self.shared.salt.load().as_ref().as_ref()));
+        let record = serde_json::to_string(hidden.as_ref().unwrap_or(record))
             .map_err(|_| NotWritten::Limit("an audit record cannot be written as JSON"))?;
         if record.len() + CHAIN_FIELDS > MAX_LINE_BYTES {
             return Err(NotWritten::Limit("an audit record does not fit into a line"));
@@ -162,6 +178,30 @@ impl AuditLog {
 
     pub(super) fn meters(&self) -> &AuditMeters {
         &self.shared.meters
+    }
+
+    /// Which identifiers are covered.
+    pub(crate) fn covered(&self) -> Covered {
+        self.shared.settings.covered
+    }
+
+    /// From here on identifiers are covered with this salt; without one they are left out.
+    pub(crate) fn cover_with(&self, salt: Option<Salt>) {
+        self.shared.salt.store(salt);
+    }
+
+    /// What stands for a text in this log, if anything is covered in it and the salt is known.
+    pub(crate) fn identify(&self, text: &str) -> Option<String> {
+        let salt = self.shared.salt.load();
+        let salt = salt.as_ref().as_ref().filter(|_| self.covered().any())?;
+        Some(salt.identify(text))
+    }
+
+    /// What to look for besides, where what a filter names may be covered.
+    pub(super) fn covered_filter(&self, filter: &Filter) -> Option<Filter> {
+        let salt = self.shared.salt.load();
+        let salt = salt.as_ref().as_ref().filter(|_| self.covered().any())?;
+        Some(cover::cover_filter(filter, self.covered(), salt))
     }
 
     /// Where the files are.

@@ -3,6 +3,7 @@
 //! [`Audited`] is made here only. Records have no field for a secret, and nothing here reads bodies.
 
 pub(crate) mod anchor;
+mod cover;
 pub(crate) mod device;
 mod disk;
 mod file;
@@ -14,6 +15,8 @@ mod room;
 mod settings;
 mod tail;
 
+pub use cover::Covered;
+pub(crate) use cover::salt_of;
 pub use device::{DeclaredDevice, check_device_name, check_device_options};
 pub(crate) use log::AuditLog;
 pub(crate) use meters::AuditMeters;

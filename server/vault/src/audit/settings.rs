@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Covered;
+
 /// What "written" means before a request may have its effect or its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
@@ -45,6 +47,8 @@ pub struct AuditSettings {
     pub reserve_bytes: Option<u64>,
     /// After how long a file set aside is deleted; none for never.
     pub retain: Option<Duration>,
+    /// Which identifiers stand in the log as HMACs.
+    pub covered: Covered,
 }
 
 impl Default for AuditSettings {
@@ -57,6 +61,7 @@ impl Default for AuditSettings {
             quota_bytes: None,
             reserve_bytes: None,
             retain: None,
+            covered: Covered::default(),
         }
     }
 }

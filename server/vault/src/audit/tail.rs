@@ -41,13 +41,17 @@ impl AuditLog {
     /// The last `limit` records that the filter takes, oldest first, as they stand in the files. Blocks.
     pub(crate) fn tail(&self, limit: usize, filter: &Filter) -> io::Result<Vec<serde_json::Value>> {
         let limit = limit.min(RECORDS_MAX);
+        let covered = self.covered_filter(filter);
+        let takes = |record: &AuditRecord| {
+            filter.takes(record) || covered.as_ref().is_some_and(|covered| covered.takes(record))
+        };
         let mut left = WINDOW_BYTES;
         let mut found = VecDeque::new();
         for path in self.files()?.iter().rev() {
             if left == 0 || found.len() >= limit {
                 break;
             }
-            let older = last_of(path, limit - found.len(), filter, &mut left)?;
+            let older = last_of(path, limit - found.len(), &takes, &mut left)?;
             older.into_iter().rev().for_each(|record| found.push_front(record));
         }
         Ok(found.into())
@@ -72,7 +76,7 @@ impl AuditLog {
 fn last_of(
     path: &Path,
     limit: usize,
-    filter: &Filter,
+    takes: &dyn Fn(&AuditRecord) -> bool,
     left: &mut u64,
 ) -> io::Result<VecDeque<serde_json::Value>> {
     let mut file = File::open(path)?;
@@ -89,7 +93,7 @@ fn last_of(
         // A line without its end is being written right now, or was torn by a crash.
         if !std::mem::take(&mut half) && line.ends_with(b"\n") {
             let text = std::str::from_utf8(&line).unwrap_or_default();
-            if AuditRecord::from_line(text).is_some_and(|record| filter.takes(&record)) {
+            if AuditRecord::from_line(text).is_some_and(|record| takes(&record)) {
                 if found.len() == limit {
                     found.pop_front();
                 }

@@ -24,7 +24,7 @@ const NAMES_MAX: usize = 128;
 pub(crate) struct Tuning {
     /// Kept and shown: caches here are always coherent.
     pub(crate) force_no_cache: bool,
-    /// Kept and shown: a device covers every value all the same.
+    /// Keys of requests whose texts stand in the lines of audit devices as they are.
     pub(crate) audit_non_hmac_request_keys: Option<Vec<String>>,
     /// The same for replies.
     pub(crate) audit_non_hmac_response_keys: Option<Vec<String>>,

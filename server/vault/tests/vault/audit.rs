@@ -4,7 +4,7 @@ use crate::bed;
 
 use bed::Bed;
 use coffer_core::audit::{AuditRecord, Chain, verify_from};
-use coffer_vault::{DeclaredDevice, Operation, VaultConfig};
+use coffer_vault::{AuditSettings, Covered, DeclaredDevice, Operation, VaultConfig};
 use serde_json::{Value, json};
 
 async fn node(bed: &Bed) -> Value {
@@ -271,4 +271,99 @@ async fn a_required_device_whose_volume_is_missing_after_a_restart_fails_request
     bed.root(Operation::Update, "secret/data/a", write).await.expect(200);
     let listed = bed.root(Operation::Read, "sys/audit", Value::Null).await.expect(200);
     assert_eq!(listed.body["data"]["dev/"]["type"], "file");
+}
+
+/// A vault whose built-in log covers everything that it can.
+async fn covering() -> Bed {
+    let covered = Covered { accessors: true, addresses: true, names: true, paths: true };
+    let audit = AuditSettings { covered, ..AuditSettings::default() };
+    Bed::configured(VaultConfig { audit, ..VaultConfig::default() }).await
+}
+
+async fn builtin_hash(bed: &Bed, text: &str) -> String {
+    let answer = bed.root(Operation::Update, "sys/audit-hash/builtin", json!({ "input": text })).await;
+    answer.expect(200).text("/data/hash")
+}
+
+#[tokio::test]
+async fn covered_identifiers_are_nowhere_in_the_log_and_can_be_asked_for() {
+    let bed = covering().await;
+    let path = "secret/data/covered-path";
+    bed.root(Operation::Update, path, json!({"data": {"k": "v"}})).await.expect(200);
+    let body =
+        json!({"policies": ["default"], "display_name": "covered-name", "meta": {"who": "covered-label"}});
+    let made = bed.root(Operation::Update, "auth/token/create", body).await.expect(200);
+    let (token, accessor) = (made.text("/auth/client_token"), made.text("/auth/accessor"));
+    bed.get(path, &token).await.expect(403);
+    bed.get("covered-nowhere/x", &bed.root).await.expect(404);
+    for mark in ["covered-", &accessor, "10.0.0.7", "root"] {
+        assert!(!bed.audit_text().contains(mark), "{mark}");
+    }
+    let (path, accessor, who, name, address) = (
+        builtin_hash(&bed, path).await,
+        builtin_hash(&bed, &accessor).await,
+        builtin_hash(&bed, "covered-label").await,
+        builtin_hash(&bed, "token-covered-name").await,
+        builtin_hash(&bed, "10.0.0.7").await,
+    );
+    let denied = bed.audit_records().into_iter().find(|record| record.status == Some(403)).unwrap();
+    assert_eq!((&denied.path, denied.metadata.get("who")), (&path, Some(&who)));
+    let told = [denied.accessor, denied.display_name, denied.client_ip, denied.error];
+    assert_eq!(told, [Some(accessor), Some(name), Some(address), Some("permission denied".into())]);
+    assert!(verify_from(&Chain::default(), bed.audit_text().lines(), None).is_intact());
+
+    // The end of the log is asked for by what is meant, not by what is written.
+    let tail = |key: &str, text: String| {
+        let mut request = bed.request(Operation::Read, "sys/audit/tail", Some(&bed.root), Value::Null);
+        request.query = [(key.to_owned(), text)].into();
+        bed.handle(request)
+    };
+    let found = tail("accessor", made.text("/auth/accessor")).await.expect(200);
+    assert_eq!(found.body["data"]["records"].as_array().unwrap().len(), 1);
+    let found = tail("path", "secret/data/covered-path".into()).await.expect(200);
+    assert_eq!(found.body["data"]["records"].as_array().unwrap().len(), 3);
+
+    // Sealed, nobody has the salt.
+    let before = bed.audit_records().len();
+    bed.root(Operation::Update, "sys/seal", Value::Null).await.expect(204);
+    bed.get("secret/data/covered-path", "s.x").await.expect(503);
+    bed.unseal().await;
+    let sealed = bed.audit_records().into_iter().skip(before).find(|r| r.status == Some(503)).unwrap();
+    assert_eq!((sealed.path.as_str(), sealed.client_ip.as_deref()), ("(withheld)", Some("(withheld)")));
+    assert_eq!(builtin_hash(&bed, "secret/data/covered-path").await, path);
+}
+
+#[tokio::test]
+async fn a_log_that_covers_nothing_has_no_hashes() {
+    let bed = Bed::new().await;
+    let answer =
+        bed.root(Operation::Update, "sys/audit-hash/builtin", json!({"input": "x"})).await.expect(400);
+    assert!(answer.text("/errors/0").contains("covers nothing"));
+}
+
+#[tokio::test]
+async fn keys_that_a_mounts_tuning_names_stand_in_a_devices_lines_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = with_devices_in(&dir).await;
+    let file = dir.path().join("a.log");
+    bed.root(Operation::Update, "sys/audit/dev", device(&file)).await.expect(204);
+    let tuning = json!({"audit_non_hmac_request_keys": ["user"], "audit_non_hmac_response_keys": ["note"]});
+    bed.root(Operation::Update, "sys/mounts/secret/tune", tuning).await.expect(204);
+    let body = json!({"data": {"user": "bob", "note": "hello", "password": "hunter2"}});
+    bed.root(Operation::Update, "secret/data/a", body).await.expect(200);
+    bed.root(Operation::Read, "secret/data/a", Value::Null).await.expect(200);
+    let lines = lines(&file);
+    let data = |kind: &str, operation: &str, at: &str| {
+        let fits = |line: &&Value| {
+            line["type"] == kind
+                && line["request"]["operation"] == operation
+                && line["request"]["path"] == "secret/data/a"
+        };
+        lines.iter().find(fits).unwrap().pointer(at).unwrap().clone()
+    };
+    let (asked, told) =
+        (data("request", "update", "/request/data/data"), data("response", "read", "/response/data/data"));
+    let covered = |value: &Value| value.as_str().unwrap().starts_with("hmac-sha256:");
+    assert!(asked["user"] == "bob" && covered(&asked["note"]) && covered(&asked["password"]), "{asked}");
+    assert!(told["note"] == "hello" && covered(&told["user"]) && covered(&told["password"]), "{told}");
 }

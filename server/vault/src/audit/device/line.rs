@@ -1,7 +1,7 @@
 //! The lines of a device, in Vault's form: one `request` before, one `response` after.
 //!
-//! Strings of bodies and all tokens and accessors are covered by the device's salt; paths, policies, the display name,
-//! the token's metadata and error messages stand as they are, as in Vault.
+//! Strings of bodies and all tokens and accessors are covered by the device's salt, but for the keys that the mount's
+//! tuning names; paths, policies, the display name, the token's metadata and error messages stand as they are, as in Vault.
 
 use coffer_core::time::Timestamp;
 use serde_json::{Map, Value, json};
@@ -19,6 +19,9 @@ pub(crate) struct MountFacts {
     pub(crate) accessor: String,
     /// `auth` or `secret`.
     pub(crate) class: &'static str,
+    /// Keys whose texts stand as they are, by the mount's tuning: of requests, and of responses.
+    pub(crate) clear_request: Vec<String>,
+    pub(crate) clear_response: Vec<String>,
 }
 
 /// What a line is made of.
@@ -96,10 +99,13 @@ impl Facts<'_> {
         }
         map.insert("namespace".into(), json!({ "id": "root" }));
         map.insert("path".into(), request.path.as_str().into());
+        let clear = self.mount.map_or(&[][..], |mount| &mount.clear_request);
         let data = if request.body.is_empty() {
-            request.query.iter().map(|(key, value)| (key.clone(), salt.identify(value).into())).collect()
+            let query =
+                request.query.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
+            salt.cover_map(&query, clear)
         } else {
-            salt.cover_map(&request.body)
+            salt.cover_map(&request.body, clear)
         };
         if !data.is_empty() {
             map.insert("data".into(), Value::Object(data));
@@ -136,7 +142,7 @@ impl Facts<'_> {
             }
             // A body of its own, such as a status; not an error, which stands beside.
             (None, Some(body)) if !enveloped && !body.contains_key("errors") => {
-                map.insert("data".into(), Value::Object(salt.cover_map(body)));
+                map.insert("data".into(), Value::Object(salt.cover_map(body, self.clear_response())));
             }
             _ => {}
         }
@@ -149,21 +155,26 @@ impl Facts<'_> {
         Value::Object(map)
     }
 
+    fn clear_response(&self) -> &[String] {
+        self.mount.map_or(&[], |mount| &mount.clear_response)
+    }
+
     fn data(&self, data: &Value, salt: &Salt, style: Style) -> Value {
+        let clear = self.clear_response();
         let lists = matches!(self.request.operation, Operation::List | Operation::Scan);
         if !(style.elide_lists && lists) {
-            return salt.cover(data);
+            return salt.cover(data, clear);
         }
-        let Value::Object(map) = data else { return salt.cover(data) };
-        let short = map.iter().map(|(key, value)| {
-            let value = match (key.as_str(), value) {
-                ("keys", Value::Array(items)) => items.len().into(),
-                ("key_info", Value::Object(infos)) => infos.len().into(),
-                _ => salt.cover(value),
-            };
-            (key.clone(), value)
-        });
-        Value::Object(short.collect())
+        let Value::Object(map) = data else { return salt.cover(data, clear) };
+        let mut short = salt.cover_map(map, clear);
+        for (key, value) in &mut short {
+            match (key.as_str(), &value) {
+                ("keys", Value::Array(items)) => *value = items.len().into(),
+                ("key_info", Value::Object(infos)) => *value = infos.len().into(),
+                _ => {}
+            }
+        }
+        Value::Object(short)
     }
 }
 
@@ -199,7 +210,7 @@ fn wrapping(wrapped: &Map<String, Value>, salt: &Salt, style: Style) -> Value {
             ("accessor" | "wrapped_accessor", Value::String(text)) => accessor(text, salt, style),
             // Times and the path it was created at.
             ("ttl" | "creation_time" | "creation_path", value) => value.clone(),
-            (_, value) => salt.cover(value),
+            (_, value) => salt.cover(value, &[]),
         };
         (key.clone(), value)
     });

@@ -54,33 +54,49 @@ async fn tell(
     error: Option<&str>,
     reply: Option<&Reply>,
 ) -> Result<(), Fail> {
-    let mount = dispatch::route(open, request).ok().map(|target| mount_of(&target));
+    let mount = dispatch::route(open, request).ok().map(|target| mount_of(open, &target));
     let caller = told.caller.as_ref().map(|caller| &caller.entry);
     let (mount, allowed) = (mount.as_ref(), told.allowed);
     open.devices.tell(Facts { time: open.now(), request, caller, mount, allowed, error, reply }).await
 }
 
-fn mount_of(target: &Target) -> MountFacts {
+fn mount_of(open: &Open, target: &Target) -> MountFacts {
     let own = |point: &str, kind: &str, class| MountFacts {
         point: point.to_owned(),
         kind: kind.to_owned(),
         accessor: String::new(),
         class,
+        clear_request: Vec::new(),
+        clear_response: Vec::new(),
     };
     match target {
         Target::Sys(_) => own("sys/", "system", "secret"),
-        Target::Token(_) => own("auth/token/", "token", "auth"),
+        Target::Token(_) => {
+            let (clear_request, clear_response) =
+                open.mounts.at(Class::Auth, "token").map(|mount| clear(&mount)).unwrap_or_default();
+            MountFacts { clear_request, clear_response, ..own("auth/token/", "token", "auth") }
+        }
         Target::Cubbyhole(_) => own("cubbyhole/", "cubbyhole", "secret"),
         Target::Identity(_) => own("identity/", "identity", "secret"),
         Target::Auth(mount, ..) | Target::Delivery(mount, _) | Target::Engine(mount, _) => of(mount),
     }
 }
 
+/// The keys that the tuning of a mount lets stand in the clear: of requests, and of responses.
+fn clear(mount: &Mount) -> (Vec<String>, Vec<String>) {
+    let tuning = &mount.tuning;
+    let keys = |keys: &Option<Vec<String>>| keys.clone().unwrap_or_default();
+    (keys(&tuning.audit_non_hmac_request_keys), keys(&tuning.audit_non_hmac_response_keys))
+}
+
 fn of(mount: &Mount) -> MountFacts {
+    let (clear_request, clear_response) = clear(mount);
     MountFacts {
         point: mount.full_path(),
         kind: mount.kind.clone(),
         accessor: mount.accessor.clone(),
         class: if mount.class == Class::Auth { "auth" } else { "secret" },
+        clear_request,
+        clear_response,
     }
 }
