@@ -7,7 +7,7 @@ use anyhow::Context;
 use coffer_barrier::store::Store;
 use coffer_storage::embedded::EmbeddedStore;
 use coffer_storage::memory::MemoryStore;
-use coffer_vault::{Deps, HttpKeys, Vault, VaultConfig, standard_engines};
+use coffer_vault::{Deps, HttpKeys, RequestRate, Vault, VaultConfig, standard_engines};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
@@ -56,8 +56,8 @@ fn vault_config(config: &Config) -> VaultConfig {
         max_lease_ttl,
         cluster_name: config.cluster_name.clone().unwrap_or(defaults.cluster_name),
         node_name: node_name().unwrap_or(defaults.node_name),
-        client_rate: None,
-        token_rate: None,
+        client_rate: config.client_request_rate.map(a_second),
+        token_rate: config.token_request_rate.map(a_second),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         storage_type: config.storage.name().to_owned(),
         audit: config.audit.clone(),
@@ -67,6 +67,11 @@ fn vault_config(config: &Config) -> VaultConfig {
         revoke_wait: defaults.revoke_wait,
         unauthenticated_ceremonies: config.unauthenticated_ceremonies,
     }
+}
+
+/// A number of requests a second.
+fn a_second(requests: u64) -> RequestRate {
+    RequestRate { requests, interval: std::time::Duration::from_secs(1) }
 }
 
 /// The host's name; in a pod that is the pod's.

@@ -23,7 +23,13 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
     let dir =
         tempfile::Builder::new().prefix("coffer-dev-").tempdir().context("a directory for the audit log")?;
     let config = Config {
-        listeners: vec![Listener { address, tls: None, connections_max: CONNECTIONS_MAX }],
+        listeners: vec![Listener {
+            address,
+            tls: None,
+            connections_max: CONNECTIONS_MAX,
+            connections_per_client_max: CONNECTIONS_MAX,
+            proxies: None,
+        }],
         storage: Storage::Memory,
         audit_dir: dir.path().to_owned(),
         audit: coffer_vault::AuditSettings::default(),
@@ -36,6 +42,8 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
         log_level: None,
         log_format: LogFormat::Standard,
         pid_file: None,
+        client_request_rate: None,
+        token_request_rate: None,
         ca_file: None,
         cache: coffer_vault::CacheSettings::default(),
         outbound: coffer_vault::Outbound::default(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use coffer_api::Peer;
+use coffer_api::{Peer, TrustedProxies};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -24,6 +24,8 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::config::Listener;
+use crate::idle::Idle;
+use crate::places::{Clients, Place};
 use crate::prompt::Prompt;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -37,6 +39,8 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWER: Duration = Duration::from_secs(20);
 /// Kubernetes kills a pod 30 s after it asked it to end.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long a connection without any request in flight is kept, whatever it sends to stay.
+const IDLE: Duration = Duration::from_secs(300);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A bound listener.
@@ -44,6 +48,8 @@ pub(crate) struct Bound {
     socket: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     connections_max: usize,
+    per_client_max: usize,
+    proxies: Option<Arc<TrustedProxies>>,
 }
 
 impl Bound {
@@ -54,7 +60,13 @@ impl Bound {
                 if e.kind() == io::ErrorKind::AddrInUse { " (another process listens there)" } else { "" };
             io::Error::new(e.kind(), format!("cannot listen on {}: {e}{hint}", listener.address))
         })?;
-        Ok(Self { socket, tls, connections_max: listener.connections_max })
+        Ok(Self {
+            socket,
+            tls,
+            connections_max: listener.connections_max,
+            per_client_max: listener.connections_per_client_max,
+            proxies: listener.proxies.clone(),
+        })
     }
 
     /// The address taken; its port is known even if the configuration said 0.
@@ -78,6 +90,7 @@ impl Bound {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_ANSWER);
         let connections = Arc::new(Semaphore::new(self.connections_max));
+        let clients = Clients::new(self.per_client_max);
         let graceful = GracefulShutdown::new();
         let acceptor = self.tls.map(TlsAcceptor::from);
         loop {
@@ -87,7 +100,16 @@ impl Bound {
                 accepted = accept(&self.socket, &connections) => accepted,
             };
             let Some((stream, peer, permit)) = accepted else { continue };
-            let connection = Connection { http: http.clone(), router: router.clone(), peer, permit };
+            let proxies = self.proxies.clone();
+            // Behind a proxy there are many clients, so it may hold all places.
+            let trusted = proxies.as_ref().is_some_and(|p| p.trusts(peer.ip()));
+            let place = clients.enter(peer.ip());
+            if place.is_none() && !trusted {
+                tracing::debug!(%peer, "too many connections from this address");
+                continue;
+            }
+            let connection =
+                Connection { http: http.clone(), router: router.clone(), peer, proxies, permit, place };
             let watcher = graceful.watcher();
             match acceptor.clone() {
                 None => drop(tokio::spawn(connection.serve(stream, watcher))),
@@ -135,7 +157,9 @@ struct Connection {
     http: auto::Builder<TokioExecutor>,
     router: Router,
     peer: SocketAddr,
+    proxies: Option<Arc<TrustedProxies>>,
     permit: OwnedSemaphorePermit,
+    place: Option<Place>,
 }
 
 impl Connection {
@@ -143,16 +167,30 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { http, router, peer, permit } = self;
+        let Self { http, router, peer, proxies, permit, place } = self;
+        let idle = Idle::default();
+        let busy = idle.clone();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+            let in_flight = busy.begin();
             request.extensions_mut().insert(Peer(peer));
-            router.clone().oneshot(request.map(Body::new))
+            if let Some(proxies) = &proxies {
+                request.extensions_mut().insert(Arc::clone(proxies));
+            }
+            let answer = router.clone().oneshot(request.map(Body::new));
+            async move { answer.await.map(|response| response.map(|body| in_flight.until_end_of(body))) }
         });
         let connection =
             http.serve_connection_with_upgrades(TokioIo::new(Prompt::new(stream, FIRST_BYTES)), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
-            tracing::debug!(%peer, error = %error, "connection ended");
+        let connection = watcher.watch(connection.into_owned());
+        // Pings keep an HTTP/2 connection open, but not for ever without any request.
+        tokio::select! {
+            result = connection => {
+                if let Err(error) = result {
+                    tracing::debug!(%peer, error = %error, "connection ended");
+                }
+            }
+            () = idle.for_long(IDLE) => tracing::debug!(%peer, "idle connection closed"),
         }
-        drop(permit);
+        drop((permit, place));
     }
 }

@@ -4,12 +4,15 @@
 //! anything but the configuration file itself, and holds no secrets.
 
 mod audit;
+mod forwarded;
 mod read;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use coffer_api::TrustedProxies;
 use coffer_vault::{AuditSettings, CacheSettings, DeclaredDevice, Outbound};
 
 /// Why a configuration was refused, in words for whoever wrote it.
@@ -62,6 +65,10 @@ pub(crate) struct Config {
     pub(crate) log_level: Option<String>,
     pub(crate) log_format: LogFormat,
     pub(crate) pid_file: Option<PathBuf>,
+    /// Requests a second that every client address may make.
+    pub(crate) client_request_rate: Option<u64>,
+    /// Requests a second that may be made with each token.
+    pub(crate) token_request_rate: Option<u64>,
     pub(crate) ca_file: Option<PathBuf>,
     /// Rekey and new root tokens by shares alone, for clients that send no token. Cancelling always takes one.
     pub(crate) unauthenticated_ceremonies: bool,
@@ -79,6 +86,10 @@ pub(crate) struct Listener {
     /// None for plain HTTP, which only loopback may have.
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) connections_max: usize,
+    /// Of one client address; trusted proxies may have all of them.
+    pub(crate) connections_per_client_max: usize,
+    /// Whose word about client addresses is taken. None: nobody's.
+    pub(crate) proxies: Option<Arc<TrustedProxies>>,
 }
 
 /// A certificate chain and its key, PEM.
@@ -126,6 +137,8 @@ impl Storage {
 
 /// Connections a listener holds unless told otherwise.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// And of these, how many one client address may hold.
+pub(crate) const CONNECTIONS_PER_CLIENT_MAX: usize = CONNECTIONS_MAX / 4;
 
 impl Config {
     /// Reads a configuration: files, and of directories every `.hcl` and `.json` in the order of their names. What

@@ -2,11 +2,15 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use coffer_core::hcl::{self, Block, Body, Entry, HclError, Position};
 use coffer_vault::{CacheSettings, Outbound};
 
-use super::{CONNECTIONS_MAX, Config, ConfigError, Listener, LogFormat, Storage, TlsFiles};
+use super::forwarded::Forwarded;
+use super::{
+    CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT_MAX, Config, ConfigError, Listener, LogFormat, Storage, TlsFiles,
+};
 
 /// What may stand at the top, besides [`WITHOUT_EFFECT`]. A key that is not here is unknown.
 pub(super) const GLOBAL: &[&str] = &[
@@ -27,6 +31,8 @@ pub(super) const GLOBAL: &[&str] = &[
     "ca_file",
     "unauthenticated_ceremonies",
     "outbound_allowed_networks",
+    "client_request_rate",
+    "token_request_rate",
 ];
 /// What may stand in a listener, besides [`LISTENER_WITHOUT_EFFECT`].
 pub(super) const LISTENER: &[&str] = &[
@@ -40,6 +46,11 @@ pub(super) const LISTENER: &[&str] = &[
     "tls_require_and_verify_client_cert",
     "tls_disable_client_certs",
     "max_connections",
+    "max_connections_per_client",
+    "x_forwarded_for_authorized_addrs",
+    "x_forwarded_for_hop_skips",
+    "x_forwarded_for_reject_not_authorized",
+    "x_forwarded_for_reject_not_present",
 ];
 /// What may stand in `storage "embedded"`.
 pub(super) const EMBEDDED: &[&str] = &["path"];
@@ -127,6 +138,8 @@ pub(super) fn config(sources: &[(String, String)]) -> Result<Config, ConfigError
         log_level: found.log_level,
         log_format: found.log_format.unwrap_or_default(),
         pid_file: found.pid_file,
+        client_request_rate: found.client_request_rate,
+        token_request_rate: found.token_request_rate,
         ca_file: found.ca_file,
         unauthenticated_ceremonies: found.unauthenticated_ceremonies,
         warnings,
@@ -159,6 +172,8 @@ struct Found {
     log_level: Option<String>,
     log_format: Option<LogFormat>,
     pid_file: Option<PathBuf>,
+    client_request_rate: Option<u64>,
+    token_request_rate: Option<u64>,
     ca_file: Option<PathBuf>,
     unauthenticated_ceremonies: bool,
     cache: CacheSettings,
@@ -200,6 +215,8 @@ impl Reader<'_> {
                 "pid_file" => found.pid_file = Some(path(entry)?),
                 "cache_bytes" => found.cache.bytes = cache_bytes(entry)?,
                 "cache_ttl" => found.cache.ttl = cache_ttl(entry)?,
+                "client_request_rate" => found.client_request_rate = Some(rate(entry)?),
+                "token_request_rate" => found.token_request_rate = Some(rate(entry)?),
                 "ca_file" => found.ca_file = Some(path(entry)?),
                 "unauthenticated_ceremonies" => found.unauthenticated_ceremonies = flag(entry)?,
                 "outbound_allowed_networks" => found.outbound = networks(entry)?,
@@ -218,6 +235,8 @@ impl Reader<'_> {
         let (mut address, mut cert, mut key, mut plain) = (None, None, None, None);
         let (mut clients, mut required) = (None, None);
         let mut connections_max = CONNECTIONS_MAX;
+        let mut per_client_max = CONNECTIONS_PER_CLIENT_MAX;
+        let mut forwarded = Forwarded::default();
         for entry in &block.body.entries {
             if LISTENER_WITHOUT_EFFECT.contains(&entry.key.as_str()) {
                 self.warn(entry.at, &format!("{:?} has no effect", entry.key));
@@ -238,6 +257,8 @@ impl Reader<'_> {
                 }
                 "tls_min_version" | "tls_max_version" => tls13(entry)?,
                 "max_connections" => connections_max = count(entry)?,
+                "max_connections_per_client" => per_client_max = count(entry)?,
+                name if name.starts_with("x_forwarded_for_") => forwarded.take(entry)?,
                 // Flags that are not set.
                 _ => drop(flag(entry)?),
             }
@@ -266,7 +287,9 @@ impl Reader<'_> {
                 return Err(HclError::new(at, message));
             }
         };
-        Ok(Listener { address, tls, connections_max })
+        let connections_per_client_max = per_client_max.min(connections_max);
+        let proxies = forwarded.proxies(block.at)?.map(Arc::new);
+        Ok(Listener { address, tls, connections_max, connections_per_client_max, proxies })
     }
 
     fn storage(&mut self, block: Block<'_>) -> Read<Storage> {
@@ -341,7 +364,7 @@ fn directories(entry: &Entry) -> Read<Vec<PathBuf>> {
 }
 
 /// Vault takes numbers for truth values too.
-fn flag(entry: &Entry) -> Read<bool> {
+pub(super) fn flag(entry: &Entry) -> Read<bool> {
     match &entry.value {
         hcl::Value::Integer(0) => Ok(false),
         hcl::Value::Integer(1) => Ok(true),
@@ -375,11 +398,16 @@ fn cache_bytes(entry: &Entry) -> Read<usize> {
     }
 }
 
-fn count(entry: &Entry) -> Read<usize> {
+pub(super) fn count(entry: &Entry) -> Read<usize> {
     match usize::try_from(entry.as_int()?) {
         Ok(n @ 1..=1_000_000) => Ok(n),
         _ => Err(wrong(entry, "a number from 1 to 1000000")),
     }
+}
+
+/// Requests a second.
+fn rate(entry: &Entry) -> Read<u64> {
+    Ok(count(entry)? as u64)
 }
 
 fn tls13(entry: &Entry) -> Read<()> {

@@ -48,7 +48,16 @@ pid_file = "/run/coffer.pid"
         clients_required: true,
     };
     let address = "0.0.0.0:8200".parse().unwrap();
-    assert_eq!(config.listeners, [Listener { address, tls: Some(tls), connections_max: CONNECTIONS_MAX }]);
+    assert_eq!(
+        config.listeners,
+        [Listener {
+            address,
+            tls: Some(tls),
+            connections_max: CONNECTIONS_MAX,
+            connections_per_client_max: CONNECTIONS_MAX / 4,
+            proxies: None
+        }]
+    );
     assert_eq!(config.storage, Storage::Embedded { path: "/var/lib/coffer".into() });
     assert_eq!(config.audit_dir, PathBuf::from("/var/log/coffer"));
     assert_eq!(config.default_lease_ttl, Some(Duration::from_secs(3600)));
@@ -345,4 +354,47 @@ fn caches_are_sized_in_bytes_and_can_be_turned_off() {
         assert!(with(wrong).unwrap_err().starts_with("c.hcl:"), "{wrong}");
     }
     assert!(with("cache_size = 100").unwrap().warnings[0].contains("cache_bytes"));
+}
+
+#[test]
+fn proxies_are_named_in_a_listener_and_nowhere_else() {
+    let source = |keys: &str| {
+        format!(
+            "storage \"inmem\" {{}}\naudit \"file\" {{ file_path = \"/a/audit.log\" }}\nlistener \"tcp\" {{\n address = \"127.0.0.1:1\"\n tls_disable = true\n{keys}\n}}"
+        )
+    };
+    let proxies = |keys: &str| Config::parse("f", &source(keys)).map(|c| c.listeners[0].proxies.clone());
+    assert_eq!(proxies("").unwrap(), None);
+    let given = "x_forwarded_for_authorized_addrs = [\"10.0.0.0/8\", \"::1\"]\nx_forwarded_for_hop_skips = 1\nx_forwarded_for_reject_not_present = false";
+    let found = proxies(given).unwrap().unwrap();
+    assert_eq!((found.hop_skips, found.reject_not_authorized, found.reject_not_present), (1, true, false));
+    assert!(found.trusts([10, 1, 2, 3].into()) && !found.trusts([11, 1, 2, 3].into()));
+    for wrong in [
+        "x_forwarded_for_hop_skips = 1",
+        "x_forwarded_for_authorized_addrs = \"\"",
+        "x_forwarded_for_authorized_addrs = \"10.0.0.0/33\"",
+        "x_forwarded_for_authorized_addrs = \"10.0.0.1\"\nx_forwarded_for_hop_skips = 99",
+    ] {
+        assert!(proxies(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn requests_and_connections_of_one_client_are_limited_as_configured() {
+    let source = |listener: &str, top: &str| {
+        format!(
+            "listener \"tcp\" {{\n address = \"127.0.0.1:1\"\n tls_disable = true\n{listener}\n}}\nstorage \"embedded\" {{ path = \"/d\" }}\n{top}"
+        )
+    };
+    let plain = ok(&source("", ""));
+    assert_eq!((plain.client_request_rate, plain.token_request_rate), (None, None));
+    let rates = ok(&source("", "client_request_rate = 50\ntoken_request_rate = 7"));
+    assert_eq!((rates.client_request_rate, rates.token_request_rate), (Some(50), Some(7)));
+    assert!(rates.warnings.is_empty(), "{:?}", rates.warnings);
+    let few = ok(&source("max_connections = 9\nmax_connections_per_client = 3", ""));
+    assert_eq!(few.listeners[0].connections_per_client_max, 3);
+    assert_eq!(ok(&source("max_connections = 9", "")).listeners[0].connections_per_client_max, 9);
+    for wrong in ["client_request_rate = 0", "token_request_rate = -1"] {
+        assert!(Config::parse("f", &source("", wrong)).is_err(), "{wrong}");
+    }
 }
