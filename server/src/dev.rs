@@ -28,6 +28,7 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
             tls: None,
             connections_max: CONNECTIONS_MAX,
             connections_per_client_max: CONNECTIONS_MAX,
+            limits: crate::config::Limits::default(),
             proxies: None,
         }],
         storage: Storage::Memory,

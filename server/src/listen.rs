@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use crate::config::Listener;
+use crate::config::{Limits, Listener};
 use crate::idle::Idle;
 use crate::places::{Clients, Place};
 use crate::prompt::Prompt;
@@ -31,16 +31,12 @@ use crate::prompt::Prompt;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection may say nothing at its beginning.
 const FIRST_BYTES: Duration = Duration::from_secs(30);
-/// Also how long an idle HTTP/1.1 connection is kept.
-const HEADERS: Duration = Duration::from_secs(75);
 const HEADER_BYTES_MAX: usize = 64 << 10;
 const STREAMS_MAX: u32 = 256;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWER: Duration = Duration::from_secs(20);
 /// Kubernetes kills a pod 30 s after it asked it to end.
 const DRAIN: Duration = Duration::from_secs(20);
-/// How long a connection without any request in flight is kept, whatever it sends to stay.
-const IDLE: Duration = Duration::from_secs(300);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A bound listener.
@@ -49,6 +45,7 @@ pub(crate) struct Bound {
     tls: Option<Arc<ServerConfig>>,
     connections_max: usize,
     per_client_max: usize,
+    limits: Limits,
     proxies: Option<Arc<TrustedProxies>>,
 }
 
@@ -65,6 +62,7 @@ impl Bound {
             tls,
             connections_max: listener.connections_max,
             per_client_max: listener.connections_per_client_max,
+            limits: listener.limits,
             proxies: listener.proxies.clone(),
         })
     }
@@ -79,10 +77,18 @@ impl Bound {
         self.tls.is_some()
     }
 
+    /// How much its clients may send, and how long they may take.
+    pub(crate) const fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Serves until `closing` turns true, then lets requests in flight finish.
     pub(crate) async fn serve(self, router: Router, mut closing: watch::Receiver<bool>) {
         let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(HEADER_BYTES_MAX);
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.headers)
+            .max_buf_size(HEADER_BYTES_MAX);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
@@ -108,8 +114,8 @@ impl Bound {
                 tracing::debug!(%peer, "too many connections from this address");
                 continue;
             }
-            let connection =
-                Connection { http: http.clone(), router: router.clone(), peer, proxies, permit, place };
+            let (http, router, idle_max) = (http.clone(), router.clone(), self.limits.idle);
+            let connection = Connection { http, router, peer, proxies, idle_max, permit, place };
             let watcher = graceful.watcher();
             match acceptor.clone() {
                 None => drop(tokio::spawn(connection.serve(stream, watcher))),
@@ -158,6 +164,7 @@ struct Connection {
     router: Router,
     peer: SocketAddr,
     proxies: Option<Arc<TrustedProxies>>,
+    idle_max: Duration,
     permit: OwnedSemaphorePermit,
     place: Option<Place>,
 }
@@ -167,7 +174,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { http, router, peer, proxies, permit, place } = self;
+        let Self { http, router, peer, proxies, idle_max, permit, place } = self;
         let idle = Idle::default();
         let busy = idle.clone();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -189,7 +196,7 @@ impl Connection {
                     tracing::debug!(%peer, error = %error, "connection ended");
                 }
             }
-            () = idle.for_long(IDLE) => tracing::debug!(%peer, "idle connection closed"),
+            () = idle.for_long(idle_max) => tracing::debug!(%peer, "idle connection closed"),
         }
         drop((permit, place));
     }

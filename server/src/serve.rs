@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use coffer_api::{Api, Limits};
+use coffer_api::Api;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{Assembled, assemble, ca_bundle};
 use crate::cli::{complain, env};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::dev;
 use crate::listen::Bound;
 use crate::logs::Logs;
@@ -186,12 +186,11 @@ impl Running {
             vault: Arc::clone(&assembled.vault),
             clock: Arc::clone(&assembled.clock) as Arc<_>,
             closing: closed.clone(),
-            limits: Limits::default(),
+            limits: coffer_api::Limits::default(),
         };
         // Once everything is this process's, so that one that fails to start leaves another's file alone; and before it
         // is said that the server has started: whoever waits for that word finds the file.
         let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
-        let router = coffer_api::router(api);
         let shutdown = CancellationToken::new();
         let background = tokio::spawn(Arc::clone(&assembled.vault).run_background(shutdown.clone()));
         let mut listeners = JoinSet::new();
@@ -200,7 +199,10 @@ impl Running {
             let address = listener.address()?;
             tracing::info!(%address, tls = listener.is_tls(), "listening");
             addresses.push(address);
-            listeners.spawn(listener.serve(router.clone(), closed.clone()));
+            let Limits { body_bytes_max, body_time, .. } = listener.limits();
+            let limits = coffer_api::Limits { body_bytes_max, body_time, ..api.limits };
+            let router = coffer_api::router(Api { limits, ..api.clone() });
+            listeners.spawn(listener.serve(router, closed.clone()));
         }
         let storage = config.storage.name();
         tracing::info!(storage, audit = %config.audit_dir.display(), version = env!("CARGO_PKG_VERSION"), "started");

@@ -5,6 +5,7 @@
 
 mod audit;
 mod forwarded;
+mod listener;
 mod read;
 
 use std::net::SocketAddr;
@@ -88,8 +89,34 @@ pub(crate) struct Listener {
     pub(crate) connections_max: usize,
     /// Of one client address; trusted proxies may have all of them.
     pub(crate) connections_per_client_max: usize,
+    pub(crate) limits: Limits,
     /// Whose word about client addresses is taken. None: nobody's.
     pub(crate) proxies: Option<Arc<TrustedProxies>>,
+}
+
+/// How much a client may send, and how long it is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes of a request's body.
+    pub(crate) body_bytes_max: usize,
+    /// For a body to arrive in full.
+    pub(crate) body_time: Duration,
+    /// For the headers; HTTP/1.1 waits as long for the next request.
+    pub(crate) headers: Duration,
+    /// How long a connection without any request in flight is kept, whatever it sends to stay.
+    pub(crate) idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let api = coffer_api::Limits::default();
+        Self {
+            body_bytes_max: api.body_bytes_max,
+            body_time: api.body_time,
+            headers: Duration::from_secs(75),
+            idle: Duration::from_secs(300),
+        }
+    }
 }
 
 /// A certificate chain and its key, PEM.

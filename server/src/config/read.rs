@@ -1,16 +1,11 @@
 //! From stanzas to [`Config`]. Knows every key; a key it does not know becomes a warning with its position.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use coffer_core::hcl::{self, Block, Body, Entry, HclError, Position};
 use coffer_vault::{CacheSettings, Outbound};
 
-use super::forwarded::Forwarded;
-use super::{
-    CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT_MAX, Config, ConfigError, Listener, LogFormat, Storage, TlsFiles,
-};
+use super::{Config, ConfigError, Listener, LogFormat, Storage};
 
 /// What may stand at the top, besides [`WITHOUT_EFFECT`]. A key that is not here is unknown.
 pub(super) const GLOBAL: &[&str] = &[
@@ -34,24 +29,6 @@ pub(super) const GLOBAL: &[&str] = &[
     "client_request_rate",
     "token_request_rate",
 ];
-/// What may stand in a listener, besides [`LISTENER_WITHOUT_EFFECT`].
-pub(super) const LISTENER: &[&str] = &[
-    "address",
-    "tls_cert_file",
-    "tls_key_file",
-    "tls_disable",
-    "tls_min_version",
-    "tls_max_version",
-    "tls_client_ca_file",
-    "tls_require_and_verify_client_cert",
-    "tls_disable_client_certs",
-    "max_connections",
-    "max_connections_per_client",
-    "x_forwarded_for_authorized_addrs",
-    "x_forwarded_for_hop_skips",
-    "x_forwarded_for_reject_not_authorized",
-    "x_forwarded_for_reject_not_present",
-];
 /// What may stand in `storage "embedded"`.
 pub(super) const EMBEDDED: &[&str] = &["path"];
 /// Keys of Vault's that mean nothing here, and why.
@@ -71,17 +48,6 @@ pub(super) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("disable_performance_standby", "there are no standbys"),
     ("telemetry", "metrics are served at sys/metrics"),
 ];
-pub(super) const LISTENER_WITHOUT_EFFECT: &[&str] = &[
-    "cluster_address",
-    "http_idle_timeout",
-    "http_read_header_timeout",
-    "http_read_timeout",
-    "http_write_timeout",
-    "telemetry",
-    "tls_cipher_suites",
-    "tls_prefer_server_cipher_suites",
-];
-
 pub(super) type Read<T> = Result<T, HclError>;
 
 pub(super) struct Reader<'a> {
@@ -227,71 +193,6 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn listener(&mut self, block: Block<'_>) -> Read<Listener> {
-        if block.label != "tcp" {
-            let message = format!("listener {:?}: expected \"tcp\"", block.label);
-            return Err(HclError::new(block.at, message));
-        }
-        let (mut address, mut cert, mut key, mut plain) = (None, None, None, None);
-        let (mut clients, mut required) = (None, None);
-        let mut connections_max = CONNECTIONS_MAX;
-        let mut per_client_max = CONNECTIONS_PER_CLIENT_MAX;
-        let mut forwarded = Forwarded::default();
-        for entry in &block.body.entries {
-            if LISTENER_WITHOUT_EFFECT.contains(&entry.key.as_str()) {
-                self.warn(entry.at, &format!("{:?} has no effect", entry.key));
-                continue;
-            }
-            if !self.knows(entry, LISTENER) {
-                continue;
-            }
-            match entry.key.as_str() {
-                "address" => address = Some(socket_address(entry)?),
-                "tls_cert_file" => cert = Some(path(entry)?),
-                "tls_key_file" => key = Some(path(entry)?),
-                "tls_disable" if flag(entry)? => plain = Some(entry.at),
-                "tls_client_ca_file" => clients = Some(path(entry)?),
-                "tls_require_and_verify_client_cert" if flag(entry)? => required = Some(entry.at),
-                "tls_disable_client_certs" if flag(entry)? => {
-                    self.warn(entry.at, "client certificates are asked for only with \"tls_client_ca_file\"");
-                }
-                "tls_min_version" | "tls_max_version" => tls13(entry)?,
-                "max_connections" => connections_max = count(entry)?,
-                "max_connections_per_client" => per_client_max = count(entry)?,
-                name if name.starts_with("x_forwarded_for_") => forwarded.take(entry)?,
-                // Flags that are not set.
-                _ => drop(flag(entry)?),
-            }
-        }
-        let address = address.ok_or_else(|| missing(block, "address", "a host and port"))?;
-        if let (Some(at), None) = (required, &clients) {
-            let message = "\"tls_require_and_verify_client_cert\" needs \"tls_client_ca_file\"";
-            return Err(HclError::new(at, message));
-        }
-        let tls = match (plain, cert, key) {
-            (None, Some(cert), Some(key)) => {
-                Some(TlsFiles { cert, key, clients, clients_required: required.is_some() })
-            }
-            (None, None, _) => {
-                return Err(missing(block, "tls_cert_file", "the path of a PEM certificate chain"));
-            }
-            (None, _, None) => return Err(missing(block, "tls_key_file", "the path of a PEM private key")),
-            (Some(at), ..) if required.is_some() => {
-                let message = "\"tls_disable\" leaves no certificate to require of clients".to_owned();
-                return Err(HclError::new(at, message));
-            }
-            (Some(_), ..) if address.ip().is_loopback() => None,
-            (Some(at), ..) => {
-                let message =
-                    format!("\"tls_disable\" is for loopback addresses only, and {address} is none");
-                return Err(HclError::new(at, message));
-            }
-        };
-        let connections_per_client_max = per_client_max.min(connections_max);
-        let proxies = forwarded.proxies(block.at)?.map(Arc::new);
-        Ok(Listener { address, tls, connections_max, connections_per_client_max, proxies })
-    }
-
     fn storage(&mut self, block: Block<'_>) -> Read<Storage> {
         match block.label {
             "inmem" => {
@@ -326,7 +227,7 @@ impl Reader<'_> {
         known
     }
 
-    fn warn(&mut self, at: Position, message: &str) {
+    pub(super) fn warn(&mut self, at: Position, message: &str) {
         self.warnings.push(format!("{}:{at}: {message}", self.file));
     }
 }
@@ -408,23 +309,6 @@ pub(super) fn count(entry: &Entry) -> Read<usize> {
 /// Requests a second.
 fn rate(entry: &Entry) -> Read<u64> {
     Ok(count(entry)? as u64)
-}
-
-fn tls13(entry: &Entry) -> Read<()> {
-    match entry.as_str()? {
-        "tls13" => Ok(()),
-        _ => Err(wrong(entry, "\"tls13\": other versions are not spoken")),
-    }
-}
-
-fn socket_address(entry: &Entry) -> Read<SocketAddr> {
-    let expected = || wrong(entry, "a host and port, such as \"127.0.0.1:8200\" or \"[::]:8200\"");
-    let text = entry.as_str()?;
-    match text.parse() {
-        Ok(address) => Ok(address),
-        // A name is resolved once, here: what is listened on does not change under way.
-        Err(_) => text.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(expected),
-    }
 }
 
 fn url(entry: &Entry) -> Read<String> {

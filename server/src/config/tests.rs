@@ -55,6 +55,7 @@ pid_file = "/run/coffer.pid"
             tls: Some(tls),
             connections_max: CONNECTIONS_MAX,
             connections_per_client_max: CONNECTIONS_MAX / 4,
+            limits: Limits::default(),
             proxies: None
         }]
     );
@@ -97,16 +98,10 @@ fn several_files_and_directories_add_up() {
 #[test]
 fn every_parameter_is_in_the_reference() {
     let page = include_str!("../../../docs/reference/configuration.md");
-    let known = [
-        read::GLOBAL,
-        read::LISTENER,
-        read::EMBEDDED,
-        audit::OWN,
-        audit::DEVICE,
-        read::LISTENER_WITHOUT_EFFECT,
-    ];
+    let known = [read::GLOBAL, listener::LISTENER, read::EMBEDDED, audit::OWN, audit::DEVICE];
     let known = known.into_iter().flatten().copied();
-    for key in known.chain(read::WITHOUT_EFFECT.iter().map(|(key, _)| *key)) {
+    let without_effect = read::WITHOUT_EFFECT.iter().chain(listener::LISTENER_WITHOUT_EFFECT);
+    for key in known.chain(without_effect.map(|(key, _)| *key)) {
         assert!(page.contains(&format!("`{key}`")), "{key} is not in docs/reference/configuration.md");
     }
 }
@@ -394,6 +389,15 @@ fn requests_and_connections_of_one_client_are_limited_as_configured() {
     let few = ok(&source("max_connections = 9\nmax_connections_per_client = 3", ""));
     assert_eq!(few.listeners[0].connections_per_client_max, 3);
     assert_eq!(ok(&source("max_connections = 9", "")).listeners[0].connections_per_client_max, 9);
+    let small =
+        ok(&source("max_request_size = 2048\nhttp_read_timeout = \"2s\"\nhttp_idle_timeout = 60", ""));
+    assert!(small.warnings.is_empty(), "{:?}", small.warnings);
+    let limits = small.listeners[0].limits;
+    assert_eq!((limits.body_bytes_max, limits.headers), (2048, Limits::default().headers));
+    assert_eq!((limits.body_time, limits.idle), (Duration::from_secs(2), Duration::from_secs(60)));
+    for wrong in ["max_request_size = 0", "max_request_size = 99999999", "http_read_timeout = \"0s\""] {
+        assert!(Config::parse("f", &source(wrong, "")).is_err(), "{wrong}");
+    }
     for wrong in ["client_request_rate = 0", "token_request_rate = -1"] {
         assert!(Config::parse("f", &source("", wrong)).is_err(), "{wrong}");
     }

@@ -11,4 +11,5 @@ mod config;
 mod connection;
 #[path = "../peer/openbao.rs"]
 mod openbao;
+mod proxies;
 mod server;
