@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use coffer_barrier::store::Store;
 use coffer_core::time::Timestamp;
 use coffer_engines::Engine;
+use zeroize::Zeroizing;
 
 use crate::audit::{AuditSettings, DeclaredDevice};
 use crate::cache::CacheSettings;
@@ -30,11 +31,56 @@ pub struct KeysQuery {
     pub own_token: bool,
 }
 
-/// Fetches signing keys. The real one is [`crate::auth::HttpKeys`].
+/// A cluster's API server, and as whom it is asked.
+#[derive(Clone)]
+pub struct ApiServer {
+    /// The URL that its paths are below.
+    pub host: String,
+    /// PEM of the CAs to trust.
+    pub ca_pem: Option<String>,
+    /// If there is none, trust the CA beside the server's own ServiceAccount token; else the system's.
+    pub own_ca: bool,
+    /// As whom.
+    pub credential: Credential,
+}
+
+/// What an API server is asked with.
+#[derive(Clone)]
+pub enum Credential {
+    /// The server's own ServiceAccount token, as it is now.
+    Own,
+    /// A token that was given.
+    Given(Zeroizing<String>),
+}
+
+/// One question to an API server.
+pub struct ApiCall {
+    /// Where, from `/` on.
+    pub path: String,
+    /// What to `POST` there, as JSON; none to `GET`.
+    pub body: Option<Zeroizing<String>>,
+}
+
+/// What it said.
+#[derive(Debug)]
+pub struct ApiReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, as text.
+    pub body: String,
+}
+
+/// Speaks to whoever vouches for tokens: fetches signing keys, asks API servers. The real one is
+/// [`crate::auth::HttpKeys`].
 #[async_trait]
 pub trait FetchKeys: Send + Sync + 'static {
     /// The key set's JSON text, or why not (no secrets in it).
     async fn fetch(&self, query: &KeysQuery) -> Result<String, String>;
+
+    /// An API server's answer of whatever status, or why there is none (no secrets in it).
+    async fn ask(&self, _server: &ApiServer, _call: &ApiCall) -> Result<ApiReply, String> {
+        Err("no API server can be asked here".into())
+    }
 }
 
 /// How many requests in what time.

@@ -46,7 +46,9 @@ pub use audit::{
 };
 pub use auth::HttpKeys;
 pub use cache::CacheSettings;
-pub use deps::{Clock, Deps, FetchKeys, KeysQuery, RequestRate, VaultConfig};
+pub use deps::{
+    ApiCall, ApiReply, ApiServer, Clock, Credential, Deps, FetchKeys, KeysQuery, RequestRate, VaultConfig,
+};
 pub use error::VaultError;
 pub use events::EventStream;
 pub use outbound::Outbound;

@@ -66,7 +66,7 @@ impl Method {
         let dir = match self {
             Self::AppRole | Self::Jwt => "role/",
             Self::Userpass => "users/",
-            Self::Kubernetes => return Some(rest.to_owned()),
+            Self::Kubernetes => return Some(rest.to_ascii_lowercase()),
         };
         let name = rest.strip_prefix(dir).filter(|name| !name.contains('/'))?;
         // Names are kept in lower case.

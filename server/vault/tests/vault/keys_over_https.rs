@@ -2,14 +2,27 @@
 
 use std::sync::Arc;
 
-use coffer_vault::{FetchKeys as _, HttpKeys, KeysQuery, Outbound};
+use coffer_vault::{ApiCall, ApiServer, Credential, FetchKeys as _, HttpKeys, KeysQuery, Outbound};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// Serves one kind of answer for ever; gives back its port and its certificate.
+/// Serves one kind of answer for ever, to who asks for keys with the right token; gives back its port and its certificate.
 async fn api_server(answer: &'static str) -> Result<(u16, String), Box<dyn std::error::Error>> {
+    serve(move |asked| {
+        let asked = asked.to_lowercase();
+        let allowed = asked.starts_with("get /openid/v1/jwks ")
+            && asked.contains("authorization: bearer own-token\r\n");
+        if allowed { answer.to_owned() } else { "HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n".to_owned() }
+    })
+    .await
+}
+
+/// Answers requests, each with what it makes of it.
+async fn serve(
+    answer: impl Fn(&str) -> String + Send + Sync + 'static,
+) -> Result<(u16, String), Box<dyn std::error::Error>> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".into()])?;
     let pem = made.cert.pem();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
@@ -24,17 +37,32 @@ async fn api_server(answer: &'static str) -> Result<(u16, String), Box<dyn std::
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let Ok(mut stream) = acceptor.accept(socket).await else { continue };
-            let mut request = vec![0; 4096];
-            let read = stream.read(&mut request).await.unwrap_or(0);
-            let asked = String::from_utf8_lossy(&request[..read]).to_lowercase();
-            let allowed = asked.starts_with("get /openid/v1/jwks ")
-                && asked.contains("authorization: bearer own-token\r\n");
-            let answer = if allowed { answer } else { "HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n" };
+            let answer = answer(&request(&mut stream).await);
             let _ = stream.write_all(answer.as_bytes()).await;
             let _ = stream.shutdown().await;
         }
     });
     Ok((port, pem))
+}
+
+/// One request with its body, as text.
+async fn request(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut text = String::new();
+    let mut bytes = vec![0; 4096];
+    loop {
+        let read = stream.read(&mut bytes).await.unwrap_or(0);
+        text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.trim().parse().unwrap()) {
+                return text;
+            }
+        }
+        if read == 0 {
+            return text;
+        }
+    }
 }
 
 #[tokio::test]
@@ -71,5 +99,50 @@ async fn fetches_with_a_private_ca_and_the_servers_own_token() -> Result<(), Box
     let url = format!("https://localhost:{port}/openid/v1/jwks");
     let query = KeysQuery { url, ca_pem: Some(pem), own_token: true };
     assert_eq!(keys.fetch(&query).await, Err("status 302".into()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn asks_an_api_server_as_whom_it_is_told_with_the_token_as_it_is_now()
+-> Result<(), Box<dyn std::error::Error>> {
+    // Says what it was asked, and by whom.
+    let (port, pem) = serve(|asked| {
+        let line = asked.lines().next().unwrap_or_default();
+        let by = asked.lines().find(|line| line.to_lowercase().starts_with("authorization:"));
+        let body = asked.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let said = format!("{line}|{}|{body}", by.unwrap_or_default());
+        let status = if asked.starts_with("POST") { "201 Created" } else { "404 Not Found" };
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{said}", said.len())
+    })
+    .await?;
+    let dir = tempfile::tempdir()?;
+    let here = Outbound::allowing(&["127.0.0.0/8", "::1"])?;
+    let keys = HttpKeys::with_dir(dir.path(), here);
+    let host = format!("https://localhost:{port}/");
+    let mut server =
+        ApiServer { host, ca_pem: Some(pem.clone()), own_ca: false, credential: Credential::Own };
+    let review = ApiCall { path: "/review".into(), body: Some("{}".to_owned().into()) };
+    let read = ApiCall { path: "/read".into(), body: None };
+    assert!(keys.ask(&server, &read).await.unwrap_err().contains("own ServiceAccount token"));
+    // kubelet replaces the file; the next question has the new token.
+    for token in ["first", "second"] {
+        std::fs::write(dir.path().join("token"), format!("{token}\n"))?;
+        let reply = keys.ask(&server, &review).await?;
+        let said = format!("POST /review HTTP/1.1|authorization: Bearer {token}|{{}}");
+        assert_eq!((reply.status, reply.body), (201, said));
+    }
+    server.credential = Credential::Given("given".to_owned().into());
+    let reply = keys.ask(&server, &read).await?;
+    assert_eq!((reply.status, reply.body.as_str()), (404, "GET /read HTTP/1.1|authorization: Bearer given|"));
+    // Trust: in the CA that was given, or the one beside the token, and in no other.
+    server.ca_pem = None;
+    assert!(keys.ask(&server, &read).await.is_err());
+    server.own_ca = true;
+    assert!(keys.ask(&server, &read).await.is_err(), "there is no CA beside the token");
+    std::fs::write(dir.path().join("ca.crt"), &pem)?;
+    assert!(keys.ask(&server, &read).await.is_ok());
+    // Nowhere that only this machine can reach.
+    let refused = HttpKeys::with_dir(dir.path(), Outbound::default()).ask(&server, &read).await.unwrap_err();
+    assert!(refused.contains("not allowed"), "{refused}");
     Ok(())
 }

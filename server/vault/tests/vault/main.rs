@@ -16,6 +16,7 @@ mod mounts;
 mod pods;
 mod quotas;
 mod story;
+mod token_review;
 mod token_tree;
 mod tokens;
 mod userpass;

@@ -167,7 +167,7 @@ async fn roles_must_say_whom_they_are_for() {
     for (field, value) in [
         ("audience", json!("")),
         ("bound_service_account_names", json!([])),
-        ("bound_service_account_namespaces", json!("n*")),
+        ("bound_service_account_namespaces", json!("n,*")),
         ("token_bound_cidrs", json!(["10.0.0.0/99"])),
         ("token_policies", json!(["root"])),
     ] {

@@ -91,7 +91,7 @@ async fn verified(
     let algorithms = config.algorithms();
     let claims = jwt.verify(jwt.candidates(keys.keys()), algorithms.as_deref()).map_err(invalid)?;
     let expected = Expected {
-        issuer: config.issuer(),
+        issuer: Some(config.issuer()),
         audiences: &role.bound_audiences,
         subject: Some(role.bound_subject.as_str()).filter(|subject| !subject.is_empty()),
         leeway: role.leeway(),

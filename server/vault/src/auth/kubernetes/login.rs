@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use coffer_barrier::{Read, Writer};
 
-use super::claims::{self, Identity};
+use super::claims::Identity;
 use super::config::Config;
-use super::role::Role;
+use super::role::{self, AliasName, Role};
+use super::verify::verify;
 use crate::auth::grant::{self, Grant, Login};
-use crate::auth::jose::{Expected, Jwt, KeySet};
 use crate::codec::transact;
 use crate::error::{Fail, bad};
 use crate::identity::NewAlias;
@@ -23,7 +23,7 @@ use crate::rows;
 
 /// Logs a ServiceAccount in.
 pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, Fail> {
-    let role_name = ctx.required("role")?.to_owned();
+    let role_name = role::name(ctx.filled("role")?);
     let open = Arc::clone(&ctx.open);
     let (config, role) = {
         let reader = open.barrier.reader().await?;
@@ -33,15 +33,13 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     let config = config.ok_or_else(|| bad("could not load backend configuration"))?;
     let role =
         role.ok_or_else(|| bad(format!("invalid role name {:?}", role_name.escape_default().to_string())))?;
-    let identity = verified(ctx, mount, &config, &role).await?;
-    if !role.admits(&identity.namespace, &identity.service_account) {
-        return Err(Fail::Login("the role is not for this ServiceAccount"));
-    }
     if !role.token.bound_cidrs.admits(ctx.request.client_ip) {
         return Err(Fail::Login("the role may not be used from this address"));
     }
+    let jwt = ctx.filled("jwt")?;
+    let identity = verify(&open, mount, &config, &role, jwt, ctx.now).await?;
     let name = format!("{}-{}", identity.namespace, identity.service_account);
-    let alias = alias(&identity);
+    let alias = alias(&role, &identity);
     let pod = identity.pod.as_ref().map(|(_, uid)| uid.clone());
     let login = Login {
         mount,
@@ -67,34 +65,6 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     Ok(grant.outcome(ctx))
 }
 
-/// Who a token belongs to that is the cluster's and meant for this role.
-async fn verified(ctx: &Ctx, mount: &Mount, config: &Config, role: &Role) -> Result<Identity, Fail> {
-    let jwt = Jwt::parse(ctx.required("jwt")?)?;
-    let given;
-    let asked;
-    let keys = match &config.jwks {
-        Some(text) => {
-            given = KeySet::from_jwks(text)?;
-            &given
-        }
-        None => {
-            // Kubernetes always names the key.
-            let kid = jwt.key_id().ok_or(Fail::Login("the JWT names no key"))?;
-            asked = ctx.open.keys.find(mount.id, &config.source(), Some(kid), ctx.now).await?;
-            &*asked
-        }
-    };
-    let claims = jwt.verify(jwt.candidates(keys.keys()), None)?;
-    let expected = Expected {
-        issuer: &config.issuer,
-        audiences: std::slice::from_ref(&role.audience),
-        subject: None,
-        leeway: claims::LEEWAY,
-    };
-    expected.check(&claims, ctx.now)?;
-    Ok(claims::identity(claims)?)
-}
-
 /// The pod is not revoked, and the commit fails if it is meanwhile.
 async fn guard_pod_in(writer: &mut Writer, mount: &Mount, uid: &str) -> Result<(), Fail> {
     let tombstone = rows::pod_tombstone(mount.id, uid);
@@ -105,15 +75,19 @@ async fn guard_pod_in(writer: &mut Writer, mount: &Mount, uid: &str) -> Result<(
     Ok(())
 }
 
-/// The ServiceAccount, by its UID: one that comes back under an old name is another.
-fn alias(identity: &Identity) -> NewAlias {
+/// The ServiceAccount, by its UID: one that comes back under an old name is another. Unless the role wants it to be one.
+fn alias(role: &Role, identity: &Identity) -> NewAlias {
     let metadata = BTreeMap::from([
         ("service_account_name".to_owned(), identity.service_account.clone()),
         ("service_account_namespace".to_owned(), identity.namespace.clone()),
         ("service_account_uid".to_owned(), identity.service_account_uid.clone()),
         ("service_account_secret_name".to_owned(), String::new()),
     ]);
-    NewAlias { name: identity.service_account_uid.clone(), metadata }
+    let name = match role.alias_name_source {
+        AliasName::ServiceaccountUid => identity.service_account_uid.clone(),
+        AliasName::ServiceaccountName => format!("{}/{}", identity.namespace, identity.service_account),
+    };
+    NewAlias { name, metadata }
 }
 
 fn metadata(role_name: &str, identity: Identity) -> BTreeMap<String, String> {

@@ -1,12 +1,15 @@
 //! Kubernetes auth: a ServiceAccount's JWT becomes a token that carries the pod's UID.
 //!
-//! JWTs are verified here, with the cluster's keys; the API server is never asked about one.
+//! JWTs are verified here with the cluster's keys, or by its API server (TokenReview), or by both.
 
+mod api;
 mod claims;
 mod config;
 mod login;
 mod pods;
 mod role;
+mod selector;
+mod verify;
 
 use std::sync::Arc;
 
@@ -35,7 +38,9 @@ pub(super) async fn handle(ctx: &mut Ctx, mount: &Arc<Mount>, rest: &str) -> Res
             pods::revoke(ctx, mount).await
         }
         _ => match rest.strip_prefix("role").map(|r| r.trim_start_matches('/').trim_end_matches('/')) {
-            Some(name) if rest == "role" || rest.starts_with("role/") => role::handle(ctx, mount, name).await,
+            Some(name) if rest == "role" || rest.starts_with("role/") => {
+                role::handle(ctx, mount, &role::name(name)).await
+            }
             _ => Err(Fail::NoRoute(ctx.request.path.clone())),
         },
     }

@@ -7,6 +7,8 @@ use coffer_barrier::{Read, RecordKind, RowKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::selector::Selector;
+use crate::auth::glob::glob;
 use crate::auth::token_params::{OldName, TokenParams};
 use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
@@ -16,6 +18,7 @@ use crate::params;
 use crate::pipeline::Ctx;
 use crate::request::Operation;
 
+const SELECTOR: &str = "bound_service_account_namespace_selector";
 /// The old names of token parameters that this method's roles know.
 const OLD_NAMES: [OldName; 6] = [
     OldName::BoundCidrs,
@@ -26,13 +29,30 @@ const OLD_NAMES: [OldName; 6] = [
     OldName::Ttl,
 ];
 
+/// What a ServiceAccount is called among the aliases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum AliasName {
+    /// By its UID.
+    #[default]
+    ServiceaccountUid,
+    /// By namespace and name, so that one made anew is the same.
+    ServiceaccountName,
+}
+
 /// A role as stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Role {
-    /// Names of ServiceAccounts, or `*`.
+    /// Names of ServiceAccounts; globs.
     pub(super) names: Vec<String>,
-    /// Their namespaces, or `*`.
+    /// Their namespaces; globs.
     pub(super) namespaces: Vec<String>,
+    /// Or else namespaces with these labels; empty: no others.
+    #[serde(default)]
+    pub(super) namespace_selector: String,
+    /// What the ServiceAccount is called among the aliases.
+    #[serde(default)]
+    pub(super) alias_name_source: AliasName,
     /// What the JWT must be meant for. Always set: a token for somebody else must not open the vault.
     pub(super) audience: String,
     #[serde(flatten)]
@@ -54,11 +74,20 @@ impl Role {
         codec::get(reader, &Self::key(mount, name)).await
     }
 
-    /// Whether this ServiceAccount may take the role.
-    pub(super) fn admits(&self, namespace: &str, name: &str) -> bool {
-        let among = |list: &[String], value: &str| list.iter().any(|entry| entry == "*" || entry == value);
-        among(&self.namespaces, namespace) && among(&self.names, name)
+    /// Whether a ServiceAccount of this name may take the role.
+    pub(super) fn admits_name(&self, name: &str) -> bool {
+        self.names.iter().any(|pattern| glob(pattern, name))
     }
+
+    /// Whether one of this namespace may, whatever labels that has.
+    pub(super) fn admits_namespace(&self, namespace: &str) -> bool {
+        self.namespaces.iter().any(|pattern| glob(pattern, namespace))
+    }
+}
+
+/// A role's name is one in any case.
+pub(super) fn name(text: &str) -> String {
+    text.to_ascii_lowercase()
 }
 
 fn valid_name(name: &str) -> bool {
@@ -95,7 +124,8 @@ async fn read(ctx: &Ctx, mount: &Mount, name: &str) -> Result<Outcome, Fail> {
         ("bound_service_account_names", json!(role.names)),
         ("bound_service_account_namespaces", json!(role.namespaces)),
         ("audience", json!(role.audience)),
-        ("alias_name_source", json!("serviceaccount_uid")),
+        ("bound_service_account_namespace_selector", json!(role.namespace_selector)),
+        ("alias_name_source", json!(role.alias_name_source)),
         ("custom_metadata", json!(role.custom_metadata)),
     ] {
         data.insert(name.to_owned(), value);
@@ -107,11 +137,6 @@ async fn read(ctx: &Ctx, mount: &Mount, name: &str) -> Result<Outcome, Fail> {
 /// What a body says on top of what there is: fields that are not named keep their value.
 /// Gives back what the client should be warned of, too.
 fn merged(before: Option<Role>, body: &Map<String, Value>) -> Result<(Role, Vec<String>), Fail> {
-    // A limit that is not enforced must not be accepted.
-    let selector = "bound_service_account_namespace_selector";
-    if body.get(selector).is_some_and(|v| !v.is_null() && v.as_str() != Some("")) {
-        return Err(bad(format!("{selector} is not supported")));
-    }
     let mut role = before.unwrap_or_default();
     if let Some(names) = params::list(body, "bound_service_account_names")? {
         role.names = names;
@@ -119,6 +144,19 @@ fn merged(before: Option<Role>, body: &Map<String, Value>) -> Result<(Role, Vec<
     if let Some(namespaces) = params::list(body, "bound_service_account_namespaces")? {
         role.namespaces = namespaces;
     }
+    if let Some(selector) = params::text(body, SELECTOR)? {
+        role.namespace_selector = selector.to_owned();
+    }
+    role.alias_name_source = match params::text(body, "alias_name_source")? {
+        None => role.alias_name_source,
+        Some("serviceaccount_uid") => AliasName::ServiceaccountUid,
+        Some("serviceaccount_name") => AliasName::ServiceaccountName,
+        Some(_) => {
+            return Err(bad(
+                "invalid alias_name_source, must be one of: serviceaccount_uid, serviceaccount_name",
+            ));
+        }
+    };
     if let Some(audience) = params::text(body, "audience")? {
         role.audience = audience.to_owned();
     }
@@ -134,16 +172,20 @@ fn check(role: &Role) -> Result<(), Fail> {
     if role.names.is_empty() {
         return Err(bad("\"bound_service_account_names\" can not be empty"));
     }
-    if role.namespaces.is_empty() {
-        return Err(bad("\"bound_service_account_namespaces\" can not be empty"));
+    if role.namespaces.is_empty() && role.namespace_selector.is_empty() {
+        return Err(bad(format!(
+            "\"bound_service_account_namespaces\" can not be empty if \"{SELECTOR}\" is not set"
+        )));
     }
-    let any = |list: &[String]| list.iter().any(|entry| entry == "*");
-    if any(&role.names) && any(&role.namespaces) {
-        return Err(bad("names and namespaces can not both be \"*\""));
+    if !role.namespace_selector.is_empty() && Selector::parse(&role.namespace_selector).is_none() {
+        return Err(bad(format!("invalid \"{SELECTOR}\" configured")));
     }
-    let odd = |entry: &String| entry.is_empty() || (entry.contains('*') && entry != "*");
-    if role.names.iter().chain(&role.namespaces).any(odd) {
-        return Err(bad("bound names are exact, or \"*\""));
+    let mixed = |list: &[String]| list.len() > 1 && list.iter().any(|entry| entry == "*");
+    if mixed(&role.names) || mixed(&role.namespaces) {
+        return Err(bad("can not mix \"*\" with values"));
+    }
+    if role.names.iter().chain(&role.namespaces).any(String::is_empty) {
+        return Err(bad("a bound name can not be empty"));
     }
     if role.audience.is_empty() || role.audience.len() > 512 {
         return Err(bad("missing audience: tokens meant for somebody else are never accepted"));

@@ -1,6 +1,7 @@
 //! A vault over a store in memory, with a clock that is moved by hand and a database that is a set of names.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its own part")]
 
+pub mod api_server;
 pub mod cluster;
 pub mod database;
 pub mod issuer;
@@ -19,11 +20,12 @@ use coffer_core::token::Token;
 use coffer_engines::{Engine, KvEngine, PlainKvEngine};
 use coffer_storage::memory::MemoryStore;
 use coffer_vault::{
-    Clock, Deps, FetchKeys, KeysQuery, Operation, Reply, ReplyBody, Request, StatusRequest, Vault,
-    VaultConfig,
+    ApiCall, ApiReply, ApiServer, Clock, Deps, FetchKeys, KeysQuery, Operation, Reply, ReplyBody, Request,
+    StatusRequest, Vault, VaultConfig,
 };
 use serde_json::{Map, Value, json};
 
+pub use api_server::FakeApi;
 pub use cluster::Cluster;
 pub use database::SimDatabase;
 
@@ -53,6 +55,7 @@ impl Clock for ManualClock {
 pub struct Pages {
     texts: Mutex<HashMap<String, String>>,
     asked: AtomicU64,
+    pub api: FakeApi,
 }
 
 impl Pages {
@@ -75,6 +78,10 @@ impl FetchKeys for Pages {
     async fn fetch(&self, query: &KeysQuery) -> Result<String, String> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.texts.lock().unwrap().get(&query.url).cloned().ok_or_else(|| "connection refused".into())
+    }
+
+    async fn ask(&self, server: &ApiServer, call: &ApiCall) -> Result<ApiReply, String> {
+        self.api.answer(server, call)
     }
 }
 

@@ -1,0 +1,88 @@
+//! Whether a ServiceAccount's token is believed, and whether a role is for its owner.
+//!
+//! With the cluster's keys, by asking its API server, or both, as the mount says.
+
+use coffer_core::time::Timestamp;
+
+use super::api;
+use super::claims::{self, Identity};
+use super::config::{Config, LocalKeys};
+use super::role::Role;
+use super::selector::Selector;
+use crate::auth::jose::{Claims, Expected, Jwt, KeySet};
+use crate::error::Fail;
+use crate::mounts::Mount;
+use crate::open::Open;
+
+/// Verifies a token for a role; gives back whose it is.
+pub(super) async fn verify(
+    open: &Open,
+    mount: &Mount,
+    config: &Config,
+    role: &Role,
+    text: &str,
+    now: Timestamp,
+) -> Result<Identity, Fail> {
+    let jwt = Jwt::parse(text)?;
+    let claims = if config.local {
+        signed_by_the_cluster(open, mount, config, &jwt, now).await?
+    } else {
+        // Only to refuse what the API server need not be asked about; it is believed once that believes it.
+        jwt.unverified()?
+    };
+    let expected = Expected {
+        issuer: Some(config.issuer.as_str()).filter(|issuer| !issuer.is_empty()),
+        audiences: std::slice::from_ref(&role.audience),
+        subject: None,
+        leeway: claims::LEEWAY,
+    };
+    expected.check(&claims, now)?;
+    let identity = claims::identity(claims)?;
+    if !role.admits_name(&identity.service_account) {
+        return Err(Fail::Login("the role is not for this ServiceAccount"));
+    }
+    let listed = role.admits_namespace(&identity.namespace);
+    if !listed && role.namespace_selector.is_empty() {
+        return Err(Fail::Login("the role is not for this ServiceAccount"));
+    }
+    if config.review {
+        api::review(open, config, text, &role.audience, &identity).await?;
+    }
+    if !listed {
+        let selector = Selector::parse(&role.namespace_selector);
+        let selector = selector.ok_or(Fail::Internal("a stored selector could not be read"))?;
+        let labels = api::namespace_labels(open, config, text, &identity.namespace).await?;
+        if !selector.fits(&labels) {
+            return Err(Fail::Login("the role is not for this ServiceAccount's namespace"));
+        }
+    }
+    Ok(identity)
+}
+
+async fn signed_by_the_cluster(
+    open: &Open,
+    mount: &Mount,
+    config: &Config,
+    jwt: &Jwt<'_>,
+    now: Timestamp,
+) -> Result<Claims, Fail> {
+    let given;
+    let asked;
+    let keys = match config.local_keys() {
+        LocalKeys::Set(text) => {
+            given = KeySet::from_jwks(text)?;
+            &given
+        }
+        LocalKeys::Pem(texts) => {
+            given = KeySet::from_pem(texts)?;
+            &given
+        }
+        LocalKeys::Asked(source) => {
+            // Kubernetes always names the key.
+            let kid = jwt.key_id().ok_or(Fail::Login("the JWT names no key"))?;
+            asked = open.keys.find(mount.id, &source, Some(kid), now).await?;
+            &*asked
+        }
+    };
+    Ok(jwt.verify(jwt.candidates(keys.keys()), None)?)
+}
