@@ -9,6 +9,7 @@ use coffer_barrier::RewrapStep;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::anchor;
+use crate::auth::approle;
 use crate::door::Door;
 use crate::error::Fail;
 use crate::open::{Open, Surroundings};
@@ -45,7 +46,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
         let Some(open) = door.open() else { continue };
         report("anchor", anchor::anchor(&open).await);
         if count.is_multiple_of(TRIM_EVERY) {
-            report("trimming the change log", trim(&open).await);
+            report("removing what nobody needs", trim(&open).await);
             report("rotating keys that are due", sys::keys::rotate_if_due(&open).await);
             report("retiring audit files", anchor::retire(&open).await);
         }
@@ -123,10 +124,11 @@ async fn publish_regularly(door: Arc<Door>, shutdown: CancellationToken) {
     }
 }
 
-/// Deletes what of the change log nobody needs any more.
+/// Deletes what nobody needs any more: of the change log, and of roles that are gone.
 pub(crate) async fn trim(open: &Open) -> Result<(), Fail> {
+    let dead = approle::clear_dead_everywhere(open).await;
     open.barrier.trim_log(LOG_KEEP, LOG_STREAMS_KEEP).await?;
-    Ok(())
+    dead
 }
 
 /// Closes the change-log streams of processes that are gone, where it is certain that they are: an open stream is

@@ -127,7 +127,7 @@ impl Mount {
     }
 
     /// Whether requests may come to it.
-    const fn answers(&self) -> bool {
+    pub(crate) const fn answers(&self) -> bool {
         !self.tainted && !self.erasing && !self.moving
     }
 

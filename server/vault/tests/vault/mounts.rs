@@ -2,6 +2,9 @@
 
 use crate::bed;
 
+use std::pin::pin;
+use std::sync::atomic::Ordering::SeqCst;
+
 use bed::Bed;
 use coffer_vault::Operation::{Delete, Read, Update};
 use serde_json::{Value, json};
@@ -269,8 +272,30 @@ async fn a_move_whose_leases_cannot_be_revoked_leaves_the_mount_where_it_was() {
     let bed = Bed::with_pods().await;
     let token = bed.login("pod-1").await;
     bed.issue(&token).await;
-    bed.database.refuse_revoke.store(true, std::sync::atomic::Ordering::SeqCst);
+    bed.database.refuse_revoke.store(true, SeqCst);
     bed.root(Update, "sys/remount", json!({"from": "database", "to": "db"})).await.expect(503);
+    bed.root(Read, "sys/mounts/database", Value::Null).await.expect(200);
+    bed.root(Read, "sys/mounts/db", Value::Null).await.expect(400);
+    bed.issue(&token).await;
+}
+
+#[tokio::test]
+async fn a_mount_whose_move_is_cut_off_answers_where_it_was_after_the_next_sweep() {
+    let mut bed = Bed::with_pods().await;
+    let token = bed.login("pod-1").await;
+    bed.issue(&token).await;
+    bed.database.hold_revoke.store(true, SeqCst);
+    {
+        let mut moving = pin!(bed.root(Update, "sys/remount", json!({"from": "database", "to": "db"})));
+        tokio::select! {
+            _ = &mut moving => panic!("moved while a lease could not be revoked"),
+            () = bed.database.arrived.notified() => {}
+        }
+    }
+    bed.get("database/creds/orders", &token).await.expect(404);
+    bed.database.hold_revoke.store(false, SeqCst);
+    bed.restart().await;
+    bed.sweep().await;
     bed.root(Read, "sys/mounts/database", Value::Null).await.expect(200);
     bed.root(Read, "sys/mounts/db", Value::Null).await.expect(400);
     bed.issue(&token).await;

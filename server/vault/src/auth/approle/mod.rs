@@ -18,7 +18,7 @@ use crate::outcome::Outcome;
 use crate::pipeline::{Ctx, only};
 use crate::request::Operation;
 
-pub(crate) use tidy::remove_expired;
+pub(crate) use tidy::{clear_dead_everywhere, remove_expired};
 
 /// Handles `auth/<mount>/<rest>` of an AppRole mount.
 pub(super) async fn handle(ctx: &mut Ctx, mount: &Arc<Mount>, rest: &str) -> Result<Outcome, Fail> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::secret_id::{AccessorEntry, ExpiringSecretId, SecretId, accessor_dir, accessor_key};
 use crate::codec::{self, transact};
 use crate::error::Fail;
-use crate::mounts::Mount;
+use crate::mounts::{Class, Mount};
 use crate::open::Open;
 use crate::outcome::Outcome;
 use crate::pipeline::Ctx;
@@ -49,6 +49,20 @@ pub(super) async fn clear_dead(open: &Open, mount: &Mount) -> Result<(), Fail> {
         }
     }
     Ok(())
+}
+
+/// Goes on with what `clear_dead` began in any mount and a crash or a failing store kept it from ending.
+pub(crate) async fn clear_dead_everywhere(open: &Open) -> Result<(), Fail> {
+    let mut result = Ok(());
+    for mount in open
+        .mounts
+        .table()
+        .iter()
+        .filter(|mount| mount.class == Class::Auth && mount.kind == "approle" && mount.answers())
+    {
+        result = result.and(clear_dead(open, mount).await);
+    }
+    result
 }
 
 /// True if that was the last.

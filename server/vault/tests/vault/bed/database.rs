@@ -23,6 +23,8 @@ pub struct SimDatabase {
     created: AtomicU64,
     pub refuse_revoke: AtomicBool,
     pub refuse_create: AtomicBool,
+    /// While set, revocations do not come back.
+    pub hold_revoke: AtomicBool,
     /// While set, creations wait before they take effect.
     pub hold_create: AtomicBool,
     pub waiting: AtomicUsize,
@@ -121,6 +123,10 @@ impl Engine for SimDatabase {
     }
 
     async fn revoke(&self, _view: &ReadView<'_>, payload: &SecretBytes) -> Result<(), EngineError> {
+        if self.hold_revoke.load(Ordering::SeqCst) {
+            self.arrived.notify_one();
+            std::future::pending::<()>().await;
+        }
         if self.refuse_revoke.load(Ordering::SeqCst) {
             return Err(down());
         }
