@@ -8,6 +8,7 @@ pub mod hcl;
 pub mod lease;
 pub mod path;
 pub mod policy;
+pub mod rotation;
 pub mod secret;
 pub mod shamir;
 pub mod template;

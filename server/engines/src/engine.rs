@@ -152,6 +152,15 @@ pub struct Effect {
     pub operation: &'static str,
 }
 
+/// Work that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// What it is about, below the mount: as if somebody had written there.
+    pub path: String,
+    /// Whose work it is, as in [`Issue::target`].
+    pub target: String,
+}
+
 /// A secrets engine. One object serves all mounts of its kind; everything of a mount comes through the view.
 #[async_trait]
 pub trait Engine: Send + Sync {
@@ -210,20 +219,41 @@ pub trait Engine: Send + Sync {
         Err(EngineError::Unsupported)
     }
 
-    /// The `<name>` in `path` when a write to it is not one transaction but [`Engine::rotate_root`]
-    /// (`rotate-root/<name>`): the vault must then call that instead of [`Engine::write`].
-    fn rotates<'p>(&self, _path: &'p str) -> Option<&'p str> {
-        None
+    /// Whether a request to `path` is not one transaction but several steps at the store and at a target: the vault
+    /// must then call [`Engine::act`] instead of [`Engine::write`].
+    fn acts(&self, _op: Op, _path: &str) -> bool {
+        false
     }
 
-    /// Replaces the engine's own credential `name` at the target, in transactions of its own: whatever fails
-    /// or stops in between, the stored credential can still log in.
-    async fn rotate_root(
+    /// Carries such a request out, in transactions of its own: whatever fails or stops in between, no credential is
+    /// lost, and the same request or [`Engine::work`] goes on from there.
+    async fn act(
         &self,
         _barrier: &Barrier,
         _mount: MountId,
-        _name: &str,
+        _req: &EngineRequest<'_>,
     ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+        Err(EngineError::Unsupported)
+    }
+
+    /// What the engine has to do by `now` without anybody asking, at most `limit` of it.
+    async fn due(
+        &self,
+        _view: &ReadView<'_>,
+        _now: Timestamp,
+        _limit: usize,
+    ) -> Result<Vec<Due>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// Does it, as [`Engine::act`] does. What fails is due again later.
+    async fn work(
+        &self,
+        _barrier: &Barrier,
+        _mount: MountId,
+        _path: &str,
+        _now: Timestamp,
+    ) -> Result<Vec<Effect>, EngineError> {
         Err(EngineError::Unsupported)
     }
 }

@@ -1,4 +1,4 @@
-//! The secrets engines: key-value and database (PostgreSQL).
+//! The secrets engines: key-value and database (PostgreSQL, MySQL, MariaDB).
 //!
 //! An engine sees one mount's rows through a [`ReadView`] or [`WriteView`] and nothing else. It never knows
 //! tokens, policies, leases or other mounts, and never decides who may ask.
@@ -12,7 +12,7 @@ pub mod kv;
 mod view;
 
 pub use database::DatabaseEngine;
-pub use engine::{Effect, Encoded, Engine, EngineReply, EngineRequest, Issue, Op, Sees, Touches};
+pub use engine::{Due, Effect, Encoded, Engine, EngineReply, EngineRequest, Issue, Op, Sees, Touches};
 pub use error::EngineError;
 pub use kv::{KvEngine, PlainKvEngine};
 pub use view::{ReadView, WriteView};

@@ -3,6 +3,7 @@
 
 use coffer_barrier::{MountId, Read, RecordKind, RowKey, Writer};
 use coffer_core::secret::SecretBytes;
+use coffer_core::time::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -71,6 +72,15 @@ impl<'a> ReadView<'a> {
         check(dir, true)?;
         Ok(self.read.list(self.mount, dir, after, limit).await?)
     }
+
+    /// The names in the order `family` that stand at `upto` or before, the earliest first.
+    pub async fn due(&self, family: &str, upto: Timestamp, limit: usize) -> Result<Vec<String>, EngineError> {
+        let rows = self.read.range_ordered(self.mount, family, upto.as_millis(), limit).await?;
+        let name = |bytes: SecretBytes| String::from_utf8(bytes.expose().to_vec());
+        rows.into_iter()
+            .map(|(_, _, bytes)| name(bytes).map_err(|_| EngineError::Corrupt("name of what is due")))
+            .collect()
+    }
 }
 
 /// One mount's rows within a transaction.
@@ -137,6 +147,18 @@ impl<'a> WriteView<'a> {
     pub fn guard(&mut self, kind: RecordKind, path: &str) -> Result<(), EngineError> {
         let key = key(self.mount, kind, path)?;
         Ok(self.writer.guard(&key)?)
+    }
+
+    /// Puts a name into the order `family`, at `at`.
+    pub async fn put_due(&mut self, family: &str, at: Timestamp, name: &str) -> Result<(), EngineError> {
+        let key = RowKey::ordered(self.mount, family, at.as_millis(), name.as_bytes());
+        Ok(self.writer.put_system(&key, name.as_bytes()).await?)
+    }
+
+    /// Takes a name out of the order `family`, where it stood at `at`.
+    pub async fn delete_due(&mut self, family: &str, at: Timestamp, name: &str) -> Result<(), EngineError> {
+        let key = RowKey::ordered(self.mount, family, at.as_millis(), name.as_bytes());
+        Ok(self.writer.delete(&key).await?)
     }
 
     /// Makes [`ReadView::list`] find `path`.

@@ -4,7 +4,7 @@
 
 mod support;
 
-use coffer_engines::{DatabaseEngine, Engine, EngineError, EngineReply};
+use coffer_engines::{DatabaseEngine, Engine, EngineError, EngineReply, Op};
 use serde_json::{Value, json};
 use support::{Bench, data};
 
@@ -206,6 +206,6 @@ async fn an_unreachable_database_is_worth_another_try() {
     assert!(matches!(&error, EngineError::Target { retriable: true, .. }), "{error:?}");
     assert!(!format!("{error} {error:?}").contains(CANARY));
     assert!(matches!(db.read("config/app").await.unwrap(), EngineReply::NotFound));
-    assert_eq!(db.engine.rotates("rotate-root/app"), Some("app"));
-    assert_eq!(db.engine.rotates("config/app"), None);
+    assert!(db.engine.acts(Op::Write, "rotate-root/app") && !db.engine.acts(Op::Write, "config/app"));
+    assert!(db.engine.acts(Op::Write, "static-roles/x") && !db.engine.acts(Op::Delete, "static-roles/x"));
 }

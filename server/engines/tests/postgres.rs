@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use coffer_barrier::{MountId, Read, RecordKind, RowKey};
 use coffer_core::secret::SecretBytes;
-use coffer_engines::{DatabaseEngine, Engine, EngineError, Issue};
+use coffer_engines::{DatabaseEngine, EngineError, Issue};
 use serde_json::{Value, json};
 use servers::postgres::{ADMIN, ADMIN_PASSWORD, Postgres};
 use support::{Bench, data};
@@ -259,7 +259,7 @@ async fn the_root_password_is_never_lost() {
     let pg = Postgres::start().await;
     let db = bench(&pg).await;
     let su = pg.superuser().await;
-    let rotate = || db.engine.rotate_root(&db.barrier, db.mount, "db");
+    let rotate = || db.act("rotate-root/db", json!({}));
     rotate().await.unwrap();
     assert!(pg.connect(ADMIN, ADMIN_PASSWORD).await.is_err(), "the old password is gone");
     let record = stored(&db, db.mount).await;
@@ -287,7 +287,7 @@ async fn the_root_password_is_never_lost() {
     let record = stored(&db, db.mount).await;
     assert!(record["pending"].is_null() && record["password"] == "Next-password-2");
     db.revoke(&issue.payload).await.unwrap();
-    let missing = db.engine.rotate_root(&db.barrier, db.mount, "none").await;
+    let missing = db.act("rotate-root/none", json!({})).await;
     assert!(matches!(missing, Err(EngineError::NotFound)));
 }
 

@@ -1,4 +1,4 @@
-//! What goes on without anybody asking: sweeping, anchoring the audit log, signs of life.
+//! What goes on without anybody asking: sweeping, rotating, anchoring the audit log, signs of life.
 //!
 //! Everything here stops while the vault is sealed. The audit log brings itself to the disk.
 
@@ -13,7 +13,7 @@ use crate::auth::approle;
 use crate::door::Door;
 use crate::error::Fail;
 use crate::open::{Open, Surroundings};
-use crate::{sweep, sys};
+use crate::{rotations, sweep, sys};
 
 /// How often most of it is done.
 const TICK: Duration = Duration::from_secs(1);
@@ -31,6 +31,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
     let sweeper = tokio::spawn(sweep_regularly(Arc::clone(&door), shutdown.clone()));
     let publisher = tokio::spawn(publish_regularly(Arc::clone(&door), shutdown.clone()));
     let rewrapper = tokio::spawn(rewrap_regularly(Arc::clone(&door), shutdown.clone()));
+    let rotator = tokio::spawn(rotations::run(Arc::clone(&door), shutdown.clone()));
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count: u64 = 0;
@@ -53,7 +54,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
         count += 1;
     }
     // None may be dropped half way: the one is at a target, the others at the store.
-    let _ = tokio::join!(sweeper, publisher, rewrapper);
+    let _ = tokio::join!(sweeper, publisher, rewrapper, rotator);
     tell_counted(&around).await;
     if let Some(open) = door.open() {
         report("last anchor", anchor::anchor(&open).await);

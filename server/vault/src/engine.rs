@@ -130,9 +130,9 @@ async fn write(open: &Open, mount: &Arc<Mount>, request: &EngineRequest<'_>) -> 
     let engine = open.engine(mount)?;
     // Until the outcome is known, and before anybody is told of it, nothing kept is served of what this may change.
     let _writing = open.secrets.writing(mount.id, engine.touches(request.path));
-    let (reply, effects) = match engine.rotates(request.path) {
-        Some(name) if request.op == Op::Write => engine.rotate_root(&open.barrier, mount.id, name).await?,
-        _ => {
+    let (reply, effects) = match engine.acts(request.op, request.path) {
+        true => engine.act(&open.barrier, mount.id, request).await?,
+        false => {
             {
                 let reader = open.barrier.reader().await?;
                 engine.verify(&ReadView::new(mount.id, &reader), request).await?;
@@ -150,7 +150,7 @@ async fn write(open: &Open, mount: &Arc<Mount>, request: &EngineRequest<'_>) -> 
     Ok(outcome)
 }
 
-fn published(mount: &Mount, effect: Effect) -> Draft {
+pub(crate) fn published(mount: &Mount, effect: Effect) -> Draft {
     let mount_path = mount.full_path();
     Draft {
         event_type: effect.event_type,

@@ -32,6 +32,7 @@ mod policy;
 mod quota;
 mod request;
 mod revoke;
+mod rotations;
 mod rows;
 mod status;
 mod swap;

@@ -33,8 +33,8 @@ use crate::quota::Admission;
 use crate::request::{Refusal, Reply, Request, StatusRequest};
 use crate::rows;
 use crate::status;
-use crate::sweep;
 use crate::token::{TokenEntry, Tokens};
+use crate::{rotations, sweep};
 
 /// The secrets engines of this version.
 pub fn standard_engines() -> Vec<Arc<dyn Engine>> {
@@ -163,7 +163,10 @@ impl Vault {
     /// Sweeps once, now: what the background does every second. For whoever moves the clock himself.
     pub async fn sweep(&self) -> Result<(), VaultError> {
         match self.door.open() {
-            Some(open) => Ok(sweep::sweep(&open).await?),
+            Some(open) => {
+                let swept = sweep::sweep(&open).await;
+                Ok(rotations::sweep(&open).await.and(swept)?)
+            }
             None => Ok(()),
         }
     }

@@ -89,6 +89,8 @@ pub(super) struct PasswordChange<'a> {
     pub(super) statements: &'a [String],
     /// As it is, for statements that need it, where the database would take something better.
     pub(super) plain: bool,
+    /// The account may have been shut: it is to let in again.
+    pub(super) unlock: bool,
 }
 
 /// One session at a database. Every operation is idempotent. Any error ends the session: its owner drops it.
@@ -112,8 +114,10 @@ pub(super) trait Session: Send + Sync {
     async fn revoke(&mut self, account: &Account) -> Result<(), EngineError>;
 
     /// Changes a password.
-    #[expect(dead_code, reason = "static roles come next")]
     async fn set_password(&mut self, change: &PasswordChange<'_>) -> Result<(), EngineError>;
+
+    /// Shuts an account that stays: nobody can log in, whoever is in is thrown out.
+    async fn shut(&mut self, username: &str) -> Result<(), EngineError>;
 
     /// Changes the password of the session's own login.
     async fn change_own_password(&mut self, password: &SecretString) -> Result<(), EngineError>;

@@ -7,13 +7,16 @@
 mod account;
 mod connection;
 mod driver;
+mod effects;
 mod fill;
 mod mysql;
 mod pool;
 mod postgres;
 mod role;
 mod rotate;
+mod static_role;
 mod tls;
+mod turning;
 mod url;
 
 use async_trait::async_trait;
@@ -26,7 +29,8 @@ use self::connection::Connection;
 use self::driver::{DialError, bounded, fail};
 use self::pool::{Pooled, Sessions};
 use self::role::Role;
-use crate::engine::{Effect, Engine, EngineReply, EngineRequest, Op};
+use self::turning::{Moment, Turning, Turns};
+use crate::engine::{Due, Effect, Engine, EngineReply, EngineRequest, Op};
 use crate::{EngineError, ReadView, WriteView, input};
 
 const NAME_BYTES_MAX: usize = 512;
@@ -34,6 +38,7 @@ const NAME_BYTES_MAX: usize = 512;
 /// The database engine.
 pub struct DatabaseEngine {
     sessions: Sessions,
+    turns: Turns,
 }
 
 impl DatabaseEngine {
@@ -42,7 +47,11 @@ impl DatabaseEngine {
     pub fn new(incarnation: &str, epoch: u64) -> Self {
         // PostgreSQL cuts names at 63 bytes; the epoch must survive that.
         let incarnation: String = incarnation.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
-        Self { sessions: Sessions::new(format!("coffer/{incarnation}/{epoch}")) }
+        Self { sessions: Sessions::new(format!("coffer/{incarnation}/{epoch}")), turns: Turns::default() }
+    }
+
+    fn turning<'a>(&'a self, barrier: &'a Barrier, mount: MountId, now: Timestamp) -> Turning<'a> {
+        Turning { sessions: &self.sessions, barrier, mount, clock: Moment::at(now) }
     }
 
     async fn verify_connection(&self, connection: &Connection, name: &str) -> Result<(), EngineError> {
@@ -98,6 +107,10 @@ enum Route<'p> {
     Roles,
     Role(&'p str),
     Creds(&'p str),
+    StaticRoles,
+    StaticRole(&'p str),
+    StaticCreds(&'p str),
+    RotateRole(&'p str),
     Reset(&'p str),
     RotateRoot(&'p str),
     Other,
@@ -115,6 +128,10 @@ fn route(path: &str) -> Route<'_> {
         ("roles", true) => Route::Roles,
         ("roles", false) => Route::Role(name),
         ("creds", false) => Route::Creds(name),
+        ("static-roles", true) => Route::StaticRoles,
+        ("static-roles", false) => Route::StaticRole(name),
+        ("static-creds", false) => Route::StaticCreds(name),
+        ("rotate-role", false) => Route::RotateRole(name),
         ("reset", false) => Route::Reset(name),
         ("rotate-root", false) => Route::RotateRoot(name),
         _ => Route::Other,
@@ -129,10 +146,6 @@ fn check_name(name: &str) -> Result<(), EngineError> {
         )));
     }
     Ok(())
-}
-
-fn effect(event_type: &'static str, operation: &'static str, path: String) -> Vec<Effect> {
-    vec![Effect { event_type, path, operation }]
 }
 
 async fn list(view: &ReadView<'_>, req: &EngineRequest<'_>, dir: &str) -> Result<EngineReply, EngineError> {
@@ -155,7 +168,7 @@ async fn write_config(
         true => EngineReply::Empty,
         false => EngineReply::Warn(Box::new(EngineReply::Empty), warnings),
     };
-    Ok((reply, effect("database/config-write", "config-write", format!("config/{name}"))))
+    Ok((reply, effects::one("database/config-write", "config-write", format!("config/{name}"))))
 }
 
 async fn write_role(
@@ -171,7 +184,7 @@ async fn write_role(
     };
     let merged = Role::merged(stored, req)?;
     role::store(view, name, &merged).await?;
-    Ok((EngineReply::Empty, effect(event_type, operation, format!("roles/{name}"))))
+    Ok((EngineReply::Empty, effects::one(event_type, operation, format!("roles/{name}"))))
 }
 
 /// Makes the next use open new sessions.
@@ -179,7 +192,7 @@ async fn reset(view: &mut WriteView<'_>, name: &str) -> Result<(EngineReply, Vec
     let mut connection = connection::load(&view.reading(), name).await?.ok_or(EngineError::NotFound)?;
     connection.generation = rand::random();
     connection::store(view, name, &connection).await?;
-    Ok((EngineReply::Empty, effect("database/reset", "reset", format!("reset/{name}"))))
+    Ok((EngineReply::Empty, effects::one("database/reset", "reset", format!("reset/{name}"))))
 }
 
 #[async_trait]
@@ -192,6 +205,7 @@ impl Engine for DatabaseEngine {
         match route(path) {
             Route::Config(name) => Ok(connection::load(view, name).await?.is_some()),
             Route::Role(name) => Ok(role::load(view, name).await?.is_some()),
+            Route::StaticRole(name) => Ok(static_role::load(view, name).await?.is_some()),
             _ => Ok(true),
         }
     }
@@ -208,6 +222,16 @@ impl Engine for DatabaseEngine {
                 Some(role) => EngineReply::Data(role.json()),
                 None => EngineReply::NotFound,
             }),
+            (Op::List, Route::StaticRoles) => list(view, req, "static-roles").await,
+            (Op::Read, Route::StaticRole(name)) => Ok(match static_role::load(view, name).await? {
+                Some(role) => EngineReply::Data(role.json()),
+                None => EngineReply::NotFound,
+            }),
+            (Op::Read, Route::StaticCreds(name)) => {
+                let role = static_role::load(view, name).await?;
+                let role = role.ok_or_else(|| EngineError::bad(format!("unknown role: {name}")))?;
+                Ok(EngineReply::Data(role.credential(req.now)?))
+            }
             (Op::Read, Route::Creds(name)) => self.credentials(view, req, name).await,
             _ => Err(EngineError::Unsupported),
         }
@@ -223,13 +247,19 @@ impl Engine for DatabaseEngine {
             (Op::Delete, Route::Config(name)) => {
                 let gone = connection::delete(view, name).await?;
                 let path = format!("config/{name}");
-                let effects = effect("database/config-delete", "config-delete", path);
+                let effects = effects::one("database/config-delete", "config-delete", path);
                 Ok((EngineReply::Empty, if gone { effects } else { Vec::new() }))
             }
             (Op::Write, Route::Role(name)) => write_role(view, req, name).await,
             (Op::Delete, Route::Role(name)) => {
                 let gone = role::delete(view, name).await?;
-                let effects = effect("database/role-delete", "role-delete", format!("roles/{name}"));
+                let effects = effects::one("database/role-delete", "role-delete", format!("roles/{name}"));
+                Ok((EngineReply::Empty, if gone { effects } else { Vec::new() }))
+            }
+            (Op::Delete, Route::StaticRole(name)) => {
+                let gone = static_role::delete(view, name).await?;
+                let path = format!("static-roles/{name}");
+                let effects = effects::one("database/static-role-delete", "static-role-delete", path);
                 Ok((EngineReply::Empty, if gone { effects } else { Vec::new() }))
             }
             (Op::Write, Route::Reset(name)) => reset(view, name).await,
@@ -277,21 +307,77 @@ impl Engine for DatabaseEngine {
         session.finish(done)
     }
 
-    fn rotates<'p>(&self, path: &'p str) -> Option<&'p str> {
-        match route(path) {
-            Route::RotateRoot(name) => Some(name),
-            _ => None,
-        }
+    fn acts(&self, op: Op, path: &str) -> bool {
+        let several =
+            matches!(route(path), Route::RotateRoot(_) | Route::RotateRole(_) | Route::StaticRole(_));
+        op == Op::Write && several
     }
 
-    async fn rotate_root(
+    async fn act(
         &self,
         barrier: &Barrier,
         mount: MountId,
-        name: &str,
+        req: &EngineRequest<'_>,
     ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
-        rotate::rotate(&self.sessions, barrier, mount, name).await?;
-        let effects = effect("database/root-rotate", "root-rotate", format!("rotate-root/{name}"));
-        Ok((EngineReply::Empty, effects))
+        let turning = self.turning(barrier, mount, req.now);
+        match route(req.path) {
+            Route::RotateRoot(name) => {
+                let _turn = self.turns.take(mount, req.path).await;
+                rotate::rotate(&self.sessions, barrier, mount, name).await?;
+                let effects =
+                    effects::one("database/root-rotate", "root-rotate", format!("rotate-root/{name}"));
+                Ok((EngineReply::Empty, effects))
+            }
+            Route::RotateRole(name) => {
+                let _turn = self.turns.take(mount, name).await;
+                let force = input::boolean(req.body, "force")?.unwrap_or(false);
+                match turning.ask(name, force).await {
+                    Err(EngineError::NotFound) => {
+                        return Err(EngineError::bad("no static role found for role name"));
+                    }
+                    asked => asked?,
+                }
+                Ok((EngineReply::Empty, turning.go_on(name).await?))
+            }
+            Route::StaticRole(name) => {
+                check_name(name)?;
+                let _turn = self.turns.take(mount, name).await;
+                let (created, mut effects) = turning.put(name, req).await?;
+                match turning.go_on(name).await {
+                    Ok(more) => effects.extend(more),
+                    Err(error) => {
+                        if created && !error.retriable() {
+                            turning.give_up(name).await?;
+                        }
+                        return Err(error);
+                    }
+                }
+                Ok((EngineReply::Empty, effects))
+            }
+            _ => Err(EngineError::Unsupported),
+        }
+    }
+
+    async fn due(&self, view: &ReadView<'_>, now: Timestamp, limit: usize) -> Result<Vec<Due>, EngineError> {
+        let mut due = Vec::new();
+        for name in static_role::due(view, now, limit).await? {
+            if let Some(role) = static_role::load(view, &name).await? {
+                let target = account::target(&role.connection);
+                due.push(Due { path: format!("rotate-role/{name}"), target });
+            }
+        }
+        Ok(due)
+    }
+
+    async fn work(
+        &self,
+        barrier: &Barrier,
+        mount: MountId,
+        path: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Effect>, EngineError> {
+        let Route::RotateRole(name) = route(path) else { return Err(EngineError::Unsupported) };
+        let _turn = self.turns.take(mount, name).await;
+        self.turning(barrier, mount, now).go_on(name).await
     }
 }

@@ -110,7 +110,6 @@ impl Sessions {
     }
 
     /// Whether `username` gets in with `password`. Leaves no session behind.
-    #[expect(dead_code, reason = "static roles come next")]
     pub(super) async fn lets_in(
         &self,
         name: &str,

@@ -14,7 +14,7 @@ use crate::{EngineError, ReadView, WriteView};
 const FORMAT: u8 = 1;
 const STATEMENTS_MAX: usize = 32;
 /// All statements of a role together: they are copied into each of its leases.
-const STATEMENT_BYTES_MAX: usize = 64 * 1024;
+pub(super) const STATEMENT_BYTES_MAX: usize = 64 * 1024;
 
 /// The statements of a role.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +133,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn checked(field: &str, statements: Vec<String>) -> Result<Vec<String>, EngineError> {
+pub(super) fn checked(field: &str, statements: Vec<String>) -> Result<Vec<String>, EngineError> {
     let statements: Vec<String> =
         statements.into_iter().filter(|statement| !statement.trim().is_empty()).collect();
     if statements.len() > STATEMENTS_MAX {

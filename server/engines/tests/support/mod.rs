@@ -111,12 +111,42 @@ impl<E: Engine> Bench<E> {
             display_name: "test-app",
             sees: &|_| true,
         };
+        if self.engine.acts(op, path) {
+            return self.engine.act(&self.barrier, self.mount, &request).await;
+        }
         let reader = self.barrier.reader().await?;
         self.engine.verify(&ReadView::new(self.mount, &reader), &request).await?;
         let mut writer = self.barrier.begin().await?;
         let done = self.engine.write(&mut WriteView::new(self.mount, &mut writer), &request).await?;
         writer.commit().await?;
         Ok(done)
+    }
+
+    /// A write of several steps.
+    pub(crate) async fn act(
+        &self,
+        path: &str,
+        body: Value,
+    ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
+        assert!(self.engine.acts(Op::Write, path));
+        self.write(Op::Write, path, body).await
+    }
+
+    /// What is due at the bench's time; everything is tried, the first failure is given back.
+    pub(crate) async fn work(&self) -> Result<Vec<Effect>, EngineError> {
+        let due = {
+            let reader = self.barrier.reader().await?;
+            self.engine.due(&ReadView::new(self.mount, &reader), self.now, 100).await?
+        };
+        let mut effects = Vec::new();
+        let mut failed = None;
+        for work in due {
+            match self.engine.work(&self.barrier, self.mount, &work.path, self.now).await {
+                Ok(more) => effects.extend(more),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(effects), Err)
     }
 
     pub(crate) async fn exists(&self, path: &str) -> bool {

@@ -15,6 +15,7 @@ mod leases;
 mod mounts;
 mod pods;
 mod quotas;
+mod rotations;
 mod story;
 mod token_review;
 mod token_tree;

@@ -124,6 +124,10 @@ impl Session for MySqlSession {
         sql::set_password(&mut self.conn, &self.target, change).await
     }
 
+    async fn shut(&mut self, username: &str) -> Result<(), EngineError> {
+        sql::shut(&mut self.conn, &self.target, username).await
+    }
+
     async fn change_own_password(&mut self, password: &SecretString) -> Result<(), EngineError> {
         sql::change_own_password(&mut self.conn, &self.target, password).await
     }

@@ -48,11 +48,7 @@ pub(super) async fn renew(conn: &mut Conn, target: &str, account: &Account) -> R
 /// Locks, ends sessions, drops. Sessions outlive their account there, so they are looked for in any case.
 pub(super) async fn revoke(conn: &mut Conn, target: &str, account: &Account) -> Result<(), EngineError> {
     let name = fill::checked(&account.username)?;
-    for host in hosts(conn, target, name).await? {
-        let lock = format!("ALTER USER {} ACCOUNT LOCK", at(name, &host));
-        conn.query_drop(lock).await.map_err(|error| from_driver(target, &error))?;
-    }
-    end_sessions(conn, target, name).await?;
+    shut(conn, target, name).await?;
     if account.statements.revocation.is_empty() {
         return drop_all(conn, target, name).await;
     }
@@ -61,6 +57,15 @@ pub(super) async fn revoke(conn: &mut Conn, target: &str, account: &Account) -> 
     }
     let literal = fill::plain(&account.password)?;
     run(conn, target, account, &account.statements.revocation, &literal).await
+}
+
+/// Locks the account wherever it may log in from, and ends its sessions.
+pub(super) async fn shut(conn: &mut Conn, target: &str, name: &str) -> Result<(), EngineError> {
+    for host in hosts(conn, target, name).await? {
+        let lock = format!("ALTER USER {} ACCOUNT LOCK", at(name, &host));
+        conn.query_drop(lock).await.map_err(|error| from_driver(target, &error))?;
+    }
+    end_sessions(conn, target, name).await
 }
 
 /// Changes the password of an account that is there already, wherever it may log in from.
@@ -74,16 +79,18 @@ pub(super) async fn set_password(
     if hosts.is_empty() {
         return Err(fail(target, false, "there is no such account"));
     }
-    if change.statements.is_empty() {
-        for host in hosts {
-            let user = at(change.username, &host);
-            let text = SecretString::new(format!("ALTER USER {user} IDENTIFIED BY '{}'", literal.expose()));
-            conn.query_drop(text.expose()).await.map_err(|error| from_driver(target, &error))?;
-        }
+    for host in hosts.iter().filter(|_| change.statements.is_empty()) {
+        let user = at(change.username, host);
+        let text = SecretString::new(format!("ALTER USER {user} IDENTIFIED BY '{}'", literal.expose()));
+        conn.query_drop(text.expose()).await.map_err(|error| from_driver(target, &error))?;
     }
     for statement in change.statements {
         let text = fill::password(change.username, statement, &literal)?;
         conn.query_drop(text.expose()).await.map_err(|error| from_driver(target, &error))?;
+    }
+    for host in hosts.iter().filter(|_| change.unlock) {
+        let open = format!("ALTER USER {} ACCOUNT UNLOCK", at(change.username, host));
+        conn.query_drop(open).await.map_err(|error| from_driver(target, &error))?;
     }
     Ok(())
 }

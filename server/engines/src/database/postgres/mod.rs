@@ -107,6 +107,10 @@ impl Session for PostgresSession {
         sql::set_password(&mut self.client, &self.target, change).await
     }
 
+    async fn shut(&mut self, username: &str) -> Result<(), EngineError> {
+        sql::shut(&self.client, &self.target, username).await.map(drop)
+    }
+
     async fn change_own_password(&mut self, password: &SecretString) -> Result<(), EngineError> {
         sql::change_own_password(&self.client, &self.target, password).await
     }

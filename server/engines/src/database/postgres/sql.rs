@@ -57,11 +57,9 @@ pub(super) async fn renew(client: &mut Client, target: &str, account: &Account) 
 pub(super) async fn revoke(client: &mut Client, target: &str, account: &Account) -> Result<(), EngineError> {
     let driver = |error| from_driver(target, &error);
     let name = quoted(&account.username)?;
-    let Some(oid) = oid(&*client, target, &account.username).await? else { return Ok(()) };
-    // Committed on its own: a session that opens after this cannot exist.
-    client.batch_execute(&format!("ALTER ROLE {name} NOLOGIN")).await.map_err(driver)?;
-    join(client, target, &account.username, &name).await?;
-    end_sessions(client, target, oid).await?;
+    if !shut(client, target, &account.username).await? {
+        return Ok(());
+    }
     let transaction = client.transaction().await.map_err(driver)?;
     if account.statements.revocation.is_empty() {
         let statements =
@@ -75,6 +73,30 @@ pub(super) async fn revoke(client: &mut Client, target: &str, account: &Account)
         }
     }
     transaction.commit().await.map_err(driver)
+}
+
+/// Locks the role and ends its sessions. Whether there is one.
+pub(super) async fn shut(client: &Client, target: &str, username: &str) -> Result<bool, EngineError> {
+    let driver = |error| from_driver(target, &error);
+    let Some(oid) = oid(client, target, username).await? else { return Ok(false) };
+    let name = identifier(client, target, username).await?;
+    // Committed on its own: a session that opens after this cannot exist.
+    client.batch_execute(&format!("ALTER ROLE {name} NOLOGIN")).await.map_err(driver)?;
+    join(client, target, username, &name).await?;
+    end_sessions(client, target, oid).await?;
+    Ok(true)
+}
+
+/// Any name as an identifier, quoted by the server.
+async fn identifier(
+    client: &impl GenericClient,
+    target: &str,
+    username: &str,
+) -> Result<String, EngineError> {
+    let driver = |error| from_driver(target, &error);
+    let row =
+        client.query_one("SELECT pg_catalog.quote_ident($1::text)", &[&username]).await.map_err(driver)?;
+    row.try_get(0).map_err(driver)
 }
 
 /// Who is no superuser must be a member of a role to end its sessions and to take over what it owns.
@@ -154,14 +176,13 @@ pub(super) async fn set_password(
     if oid(&transaction, target, change.username).await?.is_none() {
         return Err(fail(target, false, "there is no such account"));
     }
+    let name = identifier(&transaction, target, change.username).await?;
     if change.statements.is_empty() {
-        let row = transaction
-            .query_one("SELECT pg_catalog.quote_ident($1::text)", &[&change.username])
-            .await
-            .map_err(driver)?;
-        let name: String = row.try_get(0).map_err(driver)?;
         let statement = SecretString::new(format!("ALTER ROLE {name} PASSWORD '{}'", literal.expose()));
         transaction.batch_execute(statement.expose()).await.map_err(driver)?;
+    }
+    if change.unlock {
+        transaction.batch_execute(&format!("ALTER ROLE {name} LOGIN")).await.map_err(driver)?;
     }
     for statement in change.statements {
         let text = fill::password(change.username, statement, &literal)?;

@@ -60,14 +60,26 @@ impl MariaDb {
         install.arg(format!("--tmpdir={}", root.join("tmp").display()));
         let done = install.output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        let (server, port) = launch(root);
+        let port = free_port();
+        let server = launch(root, port);
         let this = Self { dir, server, port, ca };
+        this.wait().await;
+        std::fs::remove_file(this.dir.path().join("init.sql")).unwrap();
+        this
+    }
+
+    async fn wait(&self) {
         let start = Instant::now();
-        while let Err(error) = this.connect("plain", "Plain-1").await {
-            assert!(start.elapsed() < Duration::from_secs(60), "{error}: {}", this.log());
+        while let Err(error) = self.connect("plain", "Plain-1").await {
+            assert!(start.elapsed() < Duration::from_secs(60), "{error}: {}", self.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        this
+    }
+
+    /// Starts a stopped server again, where it was.
+    pub(crate) async fn restart(&mut self) {
+        self.server = launch(self.dir.path(), self.port);
+        self.wait().await;
     }
 
     /// A session with every right.
@@ -116,9 +128,12 @@ impl Drop for MariaDb {
     }
 }
 
-fn launch(root: &Path) -> (Child, u16) {
-    // Somebody else may take the port between this look and the server's: the test then fails, saying so.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+/// Somebody else may take the port between this look and the server's: the test then fails, saying so.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn launch(root: &Path, port: u16) -> Child {
     let log = std::fs::File::create(root.join("log")).unwrap();
     let mut server = program(SERVER);
     server.arg("--no-defaults");
@@ -130,7 +145,6 @@ fn launch(root: &Path) -> (Child, u16) {
         format!("tmpdir={dir}/tmp"),
         format!("socket={dir}/socket"),
         format!("pid-file={dir}/data/pid"),
-        format!("init-file={dir}/init.sql"),
         format!("ssl-cert={dir}/server.crt"),
         format!("ssl-key={dir}/server.key"),
         "tls-version=TLSv1.3".to_owned(),
@@ -143,8 +157,11 @@ fn launch(root: &Path) -> (Child, u16) {
     ] {
         server.arg(format!("--{setting}"));
     }
+    if root.join("init.sql").exists() {
+        server.arg(format!("--init-file={dir}/init.sql"));
+    }
     server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    (server.spawn().unwrap(), port)
+    server.spawn().unwrap()
 }
 
 fn root_user() -> bool {

@@ -50,21 +50,15 @@ impl Postgres {
         let done = initdb.output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         std::fs::write(root.join("data/pg_hba.conf"), "hostssl all all all scram-sha-256\n").unwrap();
-        let (server, port) = launch(root);
+        let port = free_port();
+        let server = launch(root, port);
         let this = Self { dir, server, port, ca };
         this.prepare().await;
         this
     }
 
     async fn prepare(&self) {
-        let start = Instant::now();
-        let su = loop {
-            match self.connect_to("postgres", "postgres", SUPERUSER_PASSWORD).await {
-                Ok(client) => break client,
-                Err(error) => assert!(start.elapsed() < Duration::from_secs(60), "{error}: {}", self.log()),
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        };
+        let su = self.wait().await;
         su.batch_execute("CREATE DATABASE app").await.unwrap();
         su.batch_execute(&format!(
             "CREATE ROLE app_rw NOLOGIN; CREATE ROLE {ADMIN} LOGIN CREATEROLE PASSWORD '{ADMIN_PASSWORD}'; \
@@ -74,6 +68,23 @@ impl Postgres {
         .unwrap();
         let app = self.superuser().await;
         app.batch_execute("CREATE SCHEMA work; GRANT USAGE, CREATE ON SCHEMA work TO app_rw").await.unwrap();
+    }
+
+    async fn wait(&self) -> Client {
+        let start = Instant::now();
+        loop {
+            match self.connect_to("postgres", "postgres", SUPERUSER_PASSWORD).await {
+                Ok(client) => return client,
+                Err(error) => assert!(start.elapsed() < Duration::from_secs(60), "{error}: {}", self.log()),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Starts a stopped server again, where it was.
+    pub(crate) async fn restart(&mut self) {
+        self.server = launch(self.dir.path(), self.port);
+        drop(self.wait().await);
     }
 
     /// A session in `app` with every right.
@@ -138,9 +149,12 @@ impl Drop for Postgres {
     }
 }
 
-fn launch(root: &Path) -> (Child, u16) {
-    // Somebody else may take the port between this look and the server's: the test then fails, saying so.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+/// Somebody else may take the port between this look and the server's: the test then fails, saying so.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn launch(root: &Path, port: u16) -> Child {
     let log = std::fs::File::create(root.join("log")).unwrap();
     let mut server = program("postgres");
     server.arg("-D").arg(root.join("data"));
@@ -161,7 +175,7 @@ fn launch(root: &Path) -> (Child, u16) {
         server.arg("-c").arg(setting);
     }
     server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    (server.spawn().unwrap(), port)
+    server.spawn().unwrap()
 }
 
 fn root_user() -> bool {

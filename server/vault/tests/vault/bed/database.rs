@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use coffer_barrier::{Barrier, MountId};
 use coffer_core::secret::SecretBytes;
 use coffer_core::time::Timestamp;
 use coffer_engines::{
-    Effect, Engine, EngineError, EngineReply, EngineRequest, Issue, Op, ReadView, WriteView,
+    Due, Effect, Engine, EngineError, EngineReply, EngineRequest, Issue, Op, ReadView, WriteView,
 };
 use serde_json::{Map, json};
 use tokio::sync::Notify;
@@ -32,6 +33,10 @@ pub struct SimDatabase {
     pub go: Notify,
     /// While set, a creation never comes back: the process dies with it.
     pub lose_create: AtomicBool,
+    /// Rotations that are due, as target and role. One at the target `stuck` waits for `go`, one at `refusing` fails.
+    pub due: Mutex<BTreeSet<(String, String)>>,
+    /// Woken by each rotation that is done.
+    pub rotated: Notify,
 }
 
 impl SimDatabase {
@@ -120,6 +125,37 @@ impl Engine for SimDatabase {
         _expires: Timestamp,
     ) -> Result<(), EngineError> {
         if self.has(&name_in(payload)) { Ok(()) } else { Err(EngineError::NotFound) }
+    }
+
+    async fn due(
+        &self,
+        _view: &ReadView<'_>,
+        _now: Timestamp,
+        _limit: usize,
+    ) -> Result<Vec<Due>, EngineError> {
+        let due = self.due.lock().unwrap();
+        let due = due.iter();
+        Ok(due.map(|(target, path)| Due { path: path.clone(), target: target.clone() }).collect())
+    }
+
+    async fn work(
+        &self,
+        _barrier: &Barrier,
+        _mount: MountId,
+        path: &str,
+        _now: Timestamp,
+    ) -> Result<Vec<Effect>, EngineError> {
+        let work = self.due.lock().unwrap().iter().find(|(_, due)| due == path).cloned();
+        let work = work.ok_or(EngineError::NotFound)?;
+        match work.0.as_str() {
+            "stuck" => self.go.notified().await,
+            "refusing" => return Err(down()),
+            _ => {}
+        }
+        self.due.lock().unwrap().remove(&work);
+        self.rotated.notify_one();
+        let path = path.to_owned();
+        Ok(vec![Effect { event_type: "database/rotate", path, operation: "rotate" }])
     }
 
     async fn revoke(&self, _view: &ReadView<'_>, payload: &SecretBytes) -> Result<(), EngineError> {

@@ -22,7 +22,13 @@ pub(crate) trait Bed: Sized {
     const ADMIN: &'static str;
     const ADMIN_PASSWORD: &'static str;
 
+    /// Makes an account of any name.
+    fn account(name: &str, password: &str) -> String;
+    /// Changes its password.
+    fn password(name: &str, password: &str) -> String;
+
     async fn start() -> Self;
+    async fn restart(&mut self);
     fn config(&self) -> Value;
     fn url_without_tls(&self) -> String;
     async fn connect(&self, user: &str, password: &str) -> Result<Self::Session, String>;
@@ -45,8 +51,20 @@ impl Bed for Pg {
     const ADMIN: &'static str = postgres::ADMIN;
     const ADMIN_PASSWORD: &'static str = postgres::ADMIN_PASSWORD;
 
+    fn account(name: &str, password: &str) -> String {
+        format!("CREATE ROLE \"{}\" LOGIN PASSWORD '{password}'", name.replace('"', "\"\""))
+    }
+
+    fn password(name: &str, password: &str) -> String {
+        format!("ALTER ROLE \"{}\" PASSWORD '{password}'", name.replace('"', "\"\""))
+    }
+
     async fn start() -> Self {
         Self(postgres::Postgres::start().await)
+    }
+
+    async fn restart(&mut self) {
+        self.0.restart().await;
     }
 
     fn config(&self) -> Value {
@@ -103,8 +121,20 @@ impl Bed for Maria {
     const ADMIN: &'static str = mariadb::ADMIN;
     const ADMIN_PASSWORD: &'static str = mariadb::ADMIN_PASSWORD;
 
+    fn account(name: &str, password: &str) -> String {
+        format!("CREATE USER '{}'@'%' IDENTIFIED BY '{password}'", name.replace('\'', "''"))
+    }
+
+    fn password(name: &str, password: &str) -> String {
+        format!("ALTER USER '{}'@'%' IDENTIFIED BY '{password}'", name.replace('\'', "''"))
+    }
+
     async fn start() -> Self {
         Self(mariadb::MariaDb::start().await)
+    }
+
+    async fn restart(&mut self) {
+        self.0.restart().await;
     }
 
     fn config(&self) -> Value {

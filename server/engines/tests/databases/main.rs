@@ -3,16 +3,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
-#[path = "support/servers/mod.rs"]
+#[path = "../support/servers/mod.rs"]
 mod servers;
+#[path = "../support/mod.rs"]
 mod support;
 
 mod beds;
+mod static_roles;
+
+use std::sync::Arc;
 
 use beds::{Bed, Maria, Pg};
+use coffer_barrier::store::Store;
 use coffer_core::secret::SecretBytes;
-use coffer_engines::{DatabaseEngine, Engine, EngineError, Issue};
+use coffer_engines::{DatabaseEngine, EngineError, Issue};
+use coffer_storage::memory::MemoryStore;
 use serde_json::json;
+use static_roles::{
+    no_password_is_lost_wherever_a_rotation_stops, one_account_rotates_on_request_and_by_itself,
+    two_accounts_take_turns_and_no_session_is_cut_before_its_time, what_cannot_work_is_refused,
+};
 use support::{Bench, data};
 
 fn login(issue: &Issue) -> (String, String) {
@@ -29,7 +39,11 @@ fn target_error(error: &EngineError) -> (bool, String) {
 
 /// An engine with the connection `db` and the role `app`.
 async fn bench<B: Bed>(bed: &B) -> Bench<DatabaseEngine> {
-    let mut db = Bench::new(DatabaseEngine::new("0123456789abcdef", 7)).await;
+    bench_over(bed, Arc::new(MemoryStore::new())).await
+}
+
+async fn bench_over<B: Bed>(bed: &B, store: Arc<dyn Store>) -> Bench<DatabaseEngine> {
+    let mut db = Bench::over(store, DatabaseEngine::new("0123456789abcdef", 7)).await;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     db.now = coffer_core::time::Timestamp::from_secs(now.as_secs());
     db.post("config/db", bed.config()).await.unwrap();
@@ -141,7 +155,7 @@ async fn connections_are_proven_first<B: Bed>() {
 async fn the_root_password_is_rotated<B: Bed>() {
     let mut bed = B::start().await;
     let db = bench(&bed).await;
-    db.engine.rotate_root(&db.barrier, db.mount, "db").await.unwrap();
+    db.act("rotate-root/db", json!({})).await.unwrap();
     assert!(bed.connect(B::ADMIN, B::ADMIN_PASSWORD).await.is_err(), "the old password is gone");
     assert_eq!(data(db.read("config/db").await.unwrap())["rotation_pending"], false);
     let mut issues = Vec::new();
@@ -183,4 +197,8 @@ suite!(
     failed_creation_leaves_nothing,
     connections_are_proven_first,
     the_root_password_is_rotated,
+    one_account_rotates_on_request_and_by_itself,
+    what_cannot_work_is_refused,
+    two_accounts_take_turns_and_no_session_is_cut_before_its_time,
+    no_password_is_lost_wherever_a_rotation_stops,
 );

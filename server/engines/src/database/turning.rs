@@ -1,0 +1,291 @@
+//! Carries rotations of static roles on, one durable step after the other. Whoever is stopped in between leaves a state
+//! from which anybody goes on; the password that is under way is stored before the database hears of it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use coffer_barrier::{Barrier, BarrierError, MountId};
+use coffer_core::rotation::{Busy, Step};
+use coffer_core::secret::SecretString;
+use coffer_core::template;
+use coffer_core::time::Timestamp;
+
+use super::account;
+use super::connection::{self, Connection, PasswordForm};
+use super::driver::{DialError, PasswordChange, bounded, fail};
+use super::effects;
+use super::pool::Sessions;
+use super::static_role::{self, Kept, StaticRole};
+use crate::engine::{Effect, EngineRequest};
+use crate::{EngineError, ReadView, WriteView};
+
+/// How often a transaction is run again after a conflict.
+const ATTEMPTS_MAX: u32 = 8;
+/// More steps than any rotation has.
+const STEPS_MAX: u32 = 8;
+
+/// The time, as it goes on during slow work.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    at: Timestamp,
+    since: Instant,
+}
+
+impl Moment {
+    pub(super) fn at(now: Timestamp) -> Self {
+        Self { at: now, since: Instant::now() }
+    }
+
+    fn now(self) -> Timestamp {
+        self.at.plus(self.since.elapsed())
+    }
+}
+
+type Names = HashMap<(MountId, String), Arc<tokio::sync::Mutex<()>>>;
+
+/// Lets one at a time work at a role within this process: two would only set the same password twice, but a third
+/// could be a step ahead of a slow one.
+#[derive(Default)]
+pub(super) struct Turns(Mutex<Names>);
+
+impl Turns {
+    pub(super) async fn take(&self, mount: MountId, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            names.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(names.entry((mount, name.to_owned())).or_default())
+        };
+        turn.lock_owned().await
+    }
+}
+
+/// One mount's static roles.
+pub(super) struct Turning<'a> {
+    pub(super) sessions: &'a Sessions,
+    pub(super) barrier: &'a Barrier,
+    pub(super) mount: MountId,
+    pub(super) clock: Moment,
+}
+
+impl Turning<'_> {
+    /// Writes the role. A new one has its first password under way at once, unless the caller wants it later. Whether it
+    /// is a new one.
+    pub(super) async fn put(
+        &self,
+        name: &str,
+        req: &EngineRequest<'_>,
+    ) -> Result<(bool, Vec<Effect>), EngineError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let mut writer = self.barrier.begin().await?;
+            let mut view = WriteView::new(self.mount, &mut writer);
+            let stored = static_role::load(&view.reading(), name).await?;
+            let was = stored.as_ref().map(static_role::stands_at);
+            let role = StaticRole::merged(stored, req)?;
+            let connection = connection::load(&view.reading(), &role.connection).await?;
+            let Some(connection) = connection else {
+                return Err(EngineError::bad(format!(
+                    "failed to find entry for connection with name: {:?}",
+                    role.connection
+                )));
+            };
+            if !connection.allows(name) {
+                return Err(EngineError::bad(format!("{name:?} is not an allowed role")));
+            }
+            static_role::store(&mut view, name, was, &role).await?;
+            match writer.commit().await {
+                Ok(_) => {
+                    let (event_type, operation) = match was {
+                        Some(_) => ("database/static-role-update", "static-role-update"),
+                        None => ("database/static-role-create", "static-role-create"),
+                    };
+                    let path = format!("static-roles/{name}");
+                    return Ok((was.is_none(), effects::one(event_type, operation, path)));
+                }
+                Err(BarrierError::Conflict | BarrierError::OutcomeUnknown) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(BarrierError::Conflict.into())
+    }
+
+    /// Takes a role away again whose first password the database has refused. Nobody has been told one.
+    pub(super) async fn give_up(&self, name: &str) -> Result<(), EngineError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let mut writer = self.barrier.begin().await?;
+            let mut view = WriteView::new(self.mount, &mut writer);
+            match static_role::load(&view.reading(), name).await? {
+                Some(role) if role.rotation.version == 0 => static_role::delete(&mut view, name).await?,
+                _ => return Ok(()),
+            };
+            match writer.commit().await {
+                Ok(_) => return Ok(()),
+                Err(BarrierError::Conflict | BarrierError::OutcomeUnknown) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(BarrierError::Conflict.into())
+    }
+
+    /// Begins a rotation whatever its time. With `force` the last account is shut first even if its grace is not over.
+    pub(super) async fn ask(&self, name: &str, force: bool) -> Result<(), EngineError> {
+        self.change(name, |role, now| {
+            if force && let Some(version) = role.rotation.retiring.as_ref().map(|last| last.version) {
+                role.rotation.released(version, now);
+            } else if role.rotation.retiring.is_some() {
+                return Err(EngineError::bad(Busy::Grace.to_string()));
+            }
+            role.rotation.hurry(now);
+            role.wanted(now);
+            Ok(())
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Takes all steps that can be taken now. Returns what became visible.
+    pub(super) async fn go_on(&self, name: &str) -> Result<Vec<Effect>, EngineError> {
+        let mut seen = Vec::new();
+        for _ in 0..STEPS_MAX {
+            let role = match self.load(name).await {
+                Ok(role) => role,
+                Err(EngineError::NotFound) if !seen.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            match role.step(self.clock.now()) {
+                Step::Wait(_) => break,
+                Step::Intend => {
+                    let password = template::password(&mut rand::rng());
+                    self.intend(name, &password).await?;
+                }
+                Step::Apply => seen.extend(self.apply(name, &role).await?),
+                Step::Retire => self.retire(name, &role).await?,
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn intend(&self, name: &str, password: &SecretString) -> Result<(), EngineError> {
+        self.change(name, |role, now| {
+            let accounts = role.usernames.len();
+            // Somebody else was faster: his candidate is as good.
+            let _busy = role.rotation.intend(Kept(SecretString::copy_of(password.expose())), accounts, now);
+            Ok(())
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Sets the candidate at the database, logs in with it, and only then hands it out.
+    async fn apply(&self, name: &str, role: &StaticRole) -> Result<Vec<Effect>, EngineError> {
+        let Some(candidate) = &role.rotation.candidate else { return Ok(Vec::new()) };
+        let version = candidate.version;
+        let done = self.set_and_prove(role).await;
+        if let Err(error) = done {
+            self.failed(name, version, &error).await?;
+            return Err(error);
+        }
+        let mut published = false;
+        self.change(name, |role, now| {
+            published = role.rotation.published(version, now, role.grace());
+            role.settle_due();
+            Ok(())
+        })
+        .await?;
+        Ok(if published { effects::rotated(name) } else { Vec::new() })
+    }
+
+    async fn set_and_prove(&self, role: &StaticRole) -> Result<(), EngineError> {
+        let Some(candidate) = &role.rotation.candidate else { return Ok(()) };
+        let connection = self.connection(role).await?;
+        let target = account::target(&role.connection);
+        let username = role.username(candidate.account)?;
+        let password = &candidate.secret.0;
+        let mut session = self.sessions.open(self.mount, &role.connection, &connection).await?;
+        let change = PasswordChange {
+            username,
+            password,
+            statements: &role.statements,
+            plain: connection.form == PasswordForm::Password,
+            unlock: role.usernames.len() > 1,
+        };
+        let done = bounded(&target, session.session()?.set_password(&change)).await;
+        session.finish(done)?;
+        match self.sessions.lets_in(&role.connection, &connection, username, password).await {
+            Ok(()) => Ok(()),
+            Err(DialError::Login(error)) => {
+                Err(fail(&target, true, format!("the new password of the account does not log in: {error}")))
+            }
+            Err(DialError::Engine(error)) => Err(error),
+        }
+    }
+
+    async fn retire(&self, name: &str, role: &StaticRole) -> Result<(), EngineError> {
+        let Some(last) = &role.rotation.retiring else { return Ok(()) };
+        let version = last.version;
+        let shut = async {
+            let connection = self.connection(role).await?;
+            let target = account::target(&role.connection);
+            let mut session = self.sessions.open(self.mount, &role.connection, &connection).await?;
+            let done = bounded(&target, session.session()?.shut(role.username(last.account)?)).await;
+            session.finish(done)
+        };
+        if let Err(error) = shut.await {
+            self.failed(name, version, &error).await?;
+            return Err(error);
+        }
+        self.change(name, |role, _| {
+            role.rotation.retired(version);
+            Ok(())
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn failed(&self, name: &str, version: u64, error: &EngineError) -> Result<(), EngineError> {
+        let why = error.to_string();
+        self.change(name, |role, now| {
+            role.rotation.failed(version, now, &why);
+            Ok(())
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn connection(&self, role: &StaticRole) -> Result<Connection, EngineError> {
+        let reader = self.barrier.reader().await?;
+        let view = ReadView::new(self.mount, &reader);
+        connection::load(&view, &role.connection)
+            .await?
+            .ok_or_else(|| fail(&account::target(&role.connection), true, "there is no such connection"))
+    }
+
+    async fn load(&self, name: &str) -> Result<StaticRole, EngineError> {
+        let reader = self.barrier.reader().await?;
+        static_role::load(&ReadView::new(self.mount, &reader), name).await?.ok_or(EngineError::NotFound)
+    }
+
+    /// Changes the stored role, in a transaction of its own that is run again after a conflict.
+    async fn change(
+        &self,
+        name: &str,
+        mut how: impl FnMut(&mut StaticRole, Timestamp) -> Result<(), EngineError> + Send,
+    ) -> Result<StaticRole, EngineError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let mut writer = self.barrier.begin().await?;
+            let mut view = WriteView::new(self.mount, &mut writer);
+            let role = static_role::load(&view.reading(), name).await?;
+            let mut role = role.ok_or(EngineError::NotFound)?;
+            let was = static_role::stands_at(&role);
+            how(&mut role, self.clock.now())?;
+            static_role::store(&mut view, name, Some(was), &role).await?;
+            match writer.commit().await {
+                Ok(_) => return Ok(role),
+                // Unknown: the next round reads back what is there; every change can be made again.
+                Err(BarrierError::Conflict | BarrierError::OutcomeUnknown) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(BarrierError::Conflict.into())
+    }
+}
