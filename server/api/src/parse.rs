@@ -14,6 +14,7 @@ use coffer_vault::Operation;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Uri};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::json::BodyError;
 
@@ -185,7 +186,11 @@ pub(crate) fn form(body: &[u8]) -> Result<Map<String, Value>, Unfit> {
     Ok(fields)
 }
 
-/// `X-Vault-Token`, else `Authorization: Bearer`. What cannot be a token is refused as an unknown one is.
+/// Names the mount and role that a ServiceAccount's token is used under as it is: `<mount>/<role>`.
+const ROLE_HEADER: &str = "x-coffer-role";
+
+/// `X-Vault-Token`, else `Authorization: Bearer`. What cannot be a token is refused as an unknown one is. With
+/// `X-Coffer-Role` it is a ServiceAccount's token, and both together are the credential.
 pub(crate) fn token(headers: &HeaderMap) -> Result<Option<Token>, Unfit> {
     let bytes = match headers.get("x-vault-token") {
         Some(value) if !value.is_empty() => value.as_bytes(),
@@ -200,7 +205,13 @@ pub(crate) fn token(headers: &HeaderMap) -> Result<Option<Token>, Unfit> {
         return Err(Unfit::LongToken);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Unfit::Token)?;
-    Token::parse(text).map(Some).map_err(|_| Unfit::Token)
+    let Some(role) = headers.get(ROLE_HEADER).filter(|role| !role.is_empty()) else {
+        return Token::parse(text).map(Some).map_err(|_| Unfit::Token);
+    };
+    let role = role.to_str().ok().filter(|role| !role.contains(':')).ok_or(Unfit::Token)?;
+    let both = Zeroizing::new(format!("k8s:{}:{text}", role.trim_matches('/')));
+    let unfit = if both.len() > MAX_TOKEN_BYTES { Unfit::LongToken } else { Unfit::Token };
+    Token::parse(&both).map(Some).map_err(|_| unfit)
 }
 
 fn namespace(headers: &HeaderMap) -> Result<(), Unfit> {
@@ -324,6 +335,19 @@ mod tests {
         assert_eq!(token(&[("x-vault-token", "a b")]).unwrap_err(), Unfit::Token);
         assert_eq!(token(&[("x-vault-token", &"x".repeat(8193))]).unwrap_err(), Unfit::LongToken);
         assert!(token(&[("x-vault-token", &"x".repeat(8192))]).is_ok());
+        // A ServiceAccount's own token, and the role that it is used under.
+        let direct = |role: &'static str| [("authorization", "Bearer e.e.e"), ("x-coffer-role", role)];
+        assert_eq!(text(&direct("kubernetes/a/r")).as_deref(), Some("k8s:kubernetes/a/r:e.e.e"));
+        assert_eq!(text(&direct("")).as_deref(), Some("e.e.e"));
+        assert_eq!(text(&[("x-coffer-role", "kubernetes/a/r")]), None);
+        for odd in ["a:b", "a b"] {
+            assert_eq!(token(&direct(odd)).unwrap_err(), Unfit::Token, "{odd}");
+        }
+        let long = "x".repeat(8190);
+        assert_eq!(
+            token(&[("x-vault-token", &long), ("x-coffer-role", "a/b")]).unwrap_err(),
+            Unfit::LongToken
+        );
     }
 
     #[test]

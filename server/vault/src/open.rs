@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use coffer_barrier::Barrier;
 use coffer_core::time::Timestamp;
+use coffer_core::token::Token;
 use coffer_engines::Engine;
 
 use crate::audit::device::Devices;
 use crate::audit::{self, AuditLog};
 use crate::auth::lockout::Lockouts;
-use crate::auth::{KeyCache, Passwords};
+use crate::auth::{KeyCache, Passwords, direct};
 use crate::cache::{SecretCache, Validity};
 use crate::ceremony::Ceremonies;
 use crate::codec;
@@ -27,7 +28,7 @@ use crate::outage::{Heartbeat, Outage};
 use crate::policy::Policies;
 use crate::quota::Quotas;
 use crate::rows;
-use crate::token::Tokens;
+use crate::token::{LiveToken, Tokens};
 
 /// What stays the same whether the vault is sealed or not.
 pub(crate) struct Surroundings {
@@ -53,6 +54,7 @@ pub(crate) struct Open {
     pub(crate) tokens: Tokens,
     pub(crate) leases: Leases,
     pub(crate) keys: KeyCache,
+    pub(crate) direct: direct::Believed,
     pub(crate) devices: Devices,
     pub(crate) lockouts: Lockouts,
     pub(crate) passwords: Passwords,
@@ -66,6 +68,25 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    /// Whose credential this is, of whatever kind, if it and all it hangs from are alive.
+    pub(crate) async fn caller(&self, token: &Token, now: Timestamp) -> Result<Option<Arc<LiveToken>>, Fail> {
+        if !direct::looks_like_one(token) {
+            return self.tokens.find(&self.policies, token, now).await;
+        }
+        if let Some(entry) = self.direct.get(&self.tokens.hash(token), now) {
+            let hash = entry.hash;
+            if let Some(live) = self.tokens.live_batch(&self.policies, entry, now).await? {
+                return Ok(Some(live));
+            }
+            // What it hangs from is not what it was when it was verified.
+            self.direct.drop_one(&hash);
+        }
+        match direct::verified(self, token, now).await? {
+            Some(entry) => self.tokens.live_batch(&self.policies, entry, now).await,
+            None => Ok(None),
+        }
+    }
+
     /// Reads what is needed to serve. The barrier must be unsealed.
     pub(crate) async fn load(around: Arc<Surroundings>) -> Result<Arc<Self>, Fail> {
         let barrier = Arc::clone(&around.barrier);
@@ -118,6 +139,7 @@ impl Open {
             ),
             leases: Leases::new(Arc::clone(&barrier)),
             keys: KeyCache::new(Arc::clone(&around.keys)),
+            direct: direct::Believed::default(),
             lockouts: Lockouts::default(),
             passwords: Passwords::new(around.metrics.passwords_hashed.clone()),
             secrets: SecretCache::new(cache.secrets(), cache.ttl, meters.secrets.clone()),

@@ -293,7 +293,7 @@ fn admit_login(ctx: &Ctx, target: Option<&Target>) -> Result<(), Fail> {
 async fn authenticate(ctx: &mut Ctx) -> Result<Arc<LiveToken>, Fail> {
     let token = ctx.request.token.as_ref().ok_or(Fail::BadToken)?;
     let open = &ctx.open;
-    let caller = open.tokens.find(&open.policies, token, ctx.now).await?.ok_or(Fail::BadToken)?;
+    let caller = open.caller(token, ctx.now).await?.ok_or(Fail::BadToken)?;
     let hash = caller.entry.hash;
     if ctx.request.over_limit && !caller.acl.is_root() {
         return Err(quota::over(&ctx.request.path));

@@ -171,7 +171,7 @@ fn token_type(mount: Option<&str>, role: TokenType) -> TokenType {
 }
 
 /// The policies of a token, sorted as clients see them. `root` is never among them: no role may name it.
-fn policies(params: &TokenParams) -> Vec<PolicyName> {
+pub(super) fn policies(params: &TokenParams) -> Vec<PolicyName> {
     let mut policies = params.policies.clone();
     if !params.no_default_policy {
         policies.push(PolicyName::default_policy());

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(crate) use grant::Life;
 pub use jose::HttpKeys;
 pub(crate) use jose::KeyCache;
-pub(crate) use kubernetes::TombstoneEnd;
+pub(crate) use kubernetes::{TombstoneEnd, direct};
 pub(crate) use passwords::Passwords;
 pub(crate) use token_params::TokenParams;
 

@@ -91,7 +91,7 @@ impl Reader {
         if open.barrier.sealed() {
             return None;
         }
-        let found = open.tokens.find(&open.policies, &self.subscription.token, open.now()).await;
+        let found = open.caller(&self.subscription.token, open.now()).await;
         let token = found.ok().flatten()?;
         permit::may(&token, Needs::Read, &self.subscription.path).then_some(token)
     }

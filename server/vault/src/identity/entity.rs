@@ -169,6 +169,16 @@ impl Entity {
         Ok(Self::load(reader, &entry.entity).await?.map(|entity| (entity, entry.alias)))
     }
 
+    /// The entity of a name at an auth mount.
+    pub(crate) async fn of_alias(
+        barrier: &Barrier,
+        reader: &dyn Read,
+        accessor: &str,
+        name: &str,
+    ) -> Result<Option<Self>, Fail> {
+        Ok(Self::by_alias(barrier, reader, accessor, name).await?.map(|(entity, _)| entity))
+    }
+
     /// The entity of an alias's id.
     pub(super) async fn by_alias_id(reader: &dyn Read, id: &str) -> Result<Option<Self>, Fail> {
         if !is_id(id) {

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Alive, Kind, TokenEntry, Tokens};
+use crate::auth::direct;
 use crate::cidr::Cidrs;
 use crate::codec;
 use crate::error::{Fail, bad};
@@ -156,9 +157,9 @@ pub(crate) fn seal(tokens: &Tokens, barrier: &Barrier, entry: &mut TokenEntry) -
     Ok(token)
 }
 
-/// Whether a text can be a batch token at all.
+/// Whether a text can be a batch token at all, or what is treated as one.
 pub(crate) fn looks_like_one(token: &Token) -> bool {
-    token.expose().starts_with(PREFIX)
+    token.expose().starts_with(PREFIX) || direct::looks_like_one(token)
 }
 
 /// The entry that a batch token carries; none if it is not one of ours. Says nothing about whether it is alive.
@@ -237,7 +238,7 @@ pub(super) fn guard(writer: &mut Writer, entry: &TokenEntry) -> Result<(), Fail>
 
 impl Tokens {
     /// What names a batch token in the audit log. It is in no list, and clients do not see it.
-    fn batch_accessor(&self, hash: &TokenHash) -> Accessor {
+    pub(crate) fn batch_accessor(&self, hash: &TokenHash) -> Accessor {
         let mac = self.key.mac(&[b"batch accessor", hash.as_bytes()]);
         let mut bytes = [0; 18];
         bytes.copy_from_slice(&mac[..18]);

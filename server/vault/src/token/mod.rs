@@ -223,7 +223,8 @@ impl Tokens {
         }
     }
 
-    async fn live_batch(
+    /// A token that is nowhere but in what it says of itself, if all it hangs from is alive.
+    pub(crate) async fn live_batch(
         &self,
         policies: &Policies,
         entry: TokenEntry,

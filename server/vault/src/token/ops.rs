@@ -60,7 +60,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         "lookup" => match token_in_body(ctx)? {
             None => Ok(lookup_self(ctx, permitted.token()?)),
             Some(token) => {
-                let found = ctx.open.tokens.find(&ctx.open.policies, &token, ctx.now).await?;
+                let found = ctx.open.caller(&token, ctx.now).await?;
                 let found = found.ok_or(Fail::UnknownToken)?;
                 Ok(Outcome::data(lookup_data(&found.entry, found.identity_policies(), Some(&token), ctx.now)))
             }

@@ -37,8 +37,8 @@ pub(crate) struct Expected<'a> {
 }
 
 impl Expected<'_> {
-    /// Checks a token whose signature is believed. Gives back when it ends.
-    pub(crate) fn check(&self, claims: &Claims, now: Timestamp) -> Result<Timestamp, Refused> {
+    /// Checks a token whose signature is believed. Gives back when it begins and when it ends.
+    pub(crate) fn check(&self, claims: &Claims, now: Timestamp) -> Result<(Timestamp, Timestamp), Refused> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         if text("iss").is_none_or(|said| self.issuer.is_some_and(|wanted| said != wanted)) {
             return Err(Refused("invalid issuer (iss) claim"));
@@ -60,7 +60,7 @@ impl Expected<'_> {
         self.check_times(claims, now)
     }
 
-    fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<Timestamp, Refused> {
+    fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<(Timestamp, Timestamp), Refused> {
         let expires = date(claims, "exp")?.ok_or(Refused("no expiration time (exp) claim in token"))?;
         let issued = date(claims, "iat")?;
         let begins = date(claims, "nbf")?.or(issued);
@@ -83,7 +83,7 @@ impl Expected<'_> {
         if expires.saturating_sub(since) > JWT_LIFE_MAX + self.leeway.early {
             return Err(Refused("the JWT lives longer than 24 hours"));
         }
-        Ok(expires)
+        Ok((since, expires))
     }
 }
 

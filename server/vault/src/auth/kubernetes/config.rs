@@ -133,6 +133,7 @@ async fn write(ctx: &Ctx, mount: &Arc<Mount>) -> Result<Outcome, Fail> {
         codec::put(w, &Config::key(mount), &config).await?;
     });
     ctx.open.keys.forget(mount.id);
+    ctx.open.direct.forget(mount.id);
     written?;
     Ok(Outcome::empty())
 }

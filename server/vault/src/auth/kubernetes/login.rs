@@ -11,7 +11,7 @@ use coffer_barrier::{Read, Writer};
 use super::claims::Identity;
 use super::config::Config;
 use super::role::{self, AliasName, Role};
-use super::verify::verify;
+use super::verify::{Verified, verify};
 use crate::auth::grant::{self, Grant, Login};
 use crate::codec::transact;
 use crate::error::{Fail, bad};
@@ -37,7 +37,7 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
         return Err(Fail::Login("the role may not be used from this address"));
     }
     let jwt = ctx.filled("jwt")?;
-    let identity = verify(&open, mount, &config, &role, jwt, ctx.now).await?;
+    let Verified { identity, .. } = verify(&open, mount, &config, &role, jwt, ctx.now).await?;
     let name = format!("{}-{}", identity.namespace, identity.service_account);
     let alias = alias(&role, &identity);
     let pod = identity.pod.as_ref().map(|(_, uid)| uid.clone());
@@ -76,7 +76,7 @@ async fn guard_pod_in(writer: &mut Writer, mount: &Mount, uid: &str) -> Result<(
 }
 
 /// The ServiceAccount, by its UID: one that comes back under an old name is another. Unless the role wants it to be one.
-fn alias(role: &Role, identity: &Identity) -> NewAlias {
+pub(super) fn alias(role: &Role, identity: &Identity) -> NewAlias {
     let metadata = BTreeMap::from([
         ("service_account_name".to_owned(), identity.service_account.clone()),
         ("service_account_namespace".to_owned(), identity.namespace.clone()),
@@ -90,7 +90,8 @@ fn alias(role: &Role, identity: &Identity) -> NewAlias {
     NewAlias { name, metadata }
 }
 
-fn metadata(role_name: &str, identity: Identity) -> BTreeMap<String, String> {
+/// What is said of a login's token.
+pub(super) fn metadata(role_name: &str, identity: Identity) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([
         ("role".to_owned(), role_name.to_owned()),
         ("service_account_name".to_owned(), identity.service_account),

@@ -5,6 +5,7 @@
 mod api;
 mod claims;
 mod config;
+pub(crate) mod direct;
 mod login;
 mod pods;
 mod role;

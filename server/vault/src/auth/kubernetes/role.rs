@@ -55,6 +55,9 @@ pub(super) struct Role {
     pub(super) alias_name_source: AliasName,
     /// What the JWT must be meant for. Always set: a token for somebody else must not open the vault.
     pub(super) audience: String,
+    /// Whether its ServiceAccounts may use their tokens as they are, without a login.
+    #[serde(default)]
+    pub(super) allow_direct: bool,
     #[serde(flatten)]
     pub(super) token: TokenParams,
     pub(super) custom_metadata: BTreeMap<String, String>,
@@ -126,6 +129,7 @@ async fn read(ctx: &Ctx, mount: &Mount, name: &str) -> Result<Outcome, Fail> {
         ("audience", json!(role.audience)),
         ("bound_service_account_namespace_selector", json!(role.namespace_selector)),
         ("alias_name_source", json!(role.alias_name_source)),
+        ("allow_direct", json!(role.allow_direct)),
         ("custom_metadata", json!(role.custom_metadata)),
     ] {
         data.insert(name.to_owned(), value);
@@ -160,6 +164,7 @@ fn merged(before: Option<Role>, body: &Map<String, Value>) -> Result<(Role, Vec<
     if let Some(audience) = params::text(body, "audience")? {
         role.audience = audience.to_owned();
     }
+    role.allow_direct = params::flag(body, "allow_direct")?.unwrap_or(role.allow_direct);
     let warnings = role.token.merge(body, &OLD_NAMES)?;
     if let Some(labels) = params::labels(body, "custom_metadata")? {
         role.custom_metadata = labels;
@@ -186,6 +191,12 @@ fn check(role: &Role) -> Result<(), Fail> {
     }
     if role.names.iter().chain(&role.namespaces).any(String::is_empty) {
         return Err(bad("a bound name can not be empty"));
+    }
+    if role.allow_direct && (role.token.num_uses != 0 || role.token.strictly_bind_ip) {
+        return Err(bad(
+            "allow_direct cannot be set with token_num_uses or token_strictly_bind_ip: nothing is stored that counts uses \
+             or remembers an address",
+        ));
     }
     if role.audience.is_empty() || role.audience.len() > 512 {
         return Err(bad("missing audience: tokens meant for somebody else are never accepted"));

@@ -14,7 +14,15 @@ use crate::error::Fail;
 use crate::mounts::Mount;
 use crate::open::Open;
 
-/// Verifies a token for a role; gives back whose it is.
+/// A token that is believed.
+pub(super) struct Verified {
+    pub(super) identity: Identity,
+    /// When it begins and ends.
+    pub(super) issued: Timestamp,
+    pub(super) expires: Timestamp,
+}
+
+/// Verifies a token for a role.
 pub(super) async fn verify(
     open: &Open,
     mount: &Mount,
@@ -22,7 +30,7 @@ pub(super) async fn verify(
     role: &Role,
     text: &str,
     now: Timestamp,
-) -> Result<Identity, Fail> {
+) -> Result<Verified, Fail> {
     let jwt = Jwt::parse(text)?;
     let claims = if config.local {
         signed_by_the_cluster(open, mount, config, &jwt, now).await?
@@ -36,7 +44,7 @@ pub(super) async fn verify(
         subject: None,
         leeway: claims::LEEWAY,
     };
-    expected.check(&claims, now)?;
+    let (issued, expires) = expected.check(&claims, now)?;
     let identity = claims::identity(claims)?;
     if !role.admits_name(&identity.service_account) {
         return Err(Fail::Login("the role is not for this ServiceAccount"));
@@ -56,7 +64,7 @@ pub(super) async fn verify(
             return Err(Fail::Login("the role is not for this ServiceAccount's namespace"));
         }
     }
-    Ok(identity)
+    Ok(Verified { identity, issued, expires })
 }
 
 async fn signed_by_the_cluster(
