@@ -1,25 +1,5 @@
-//! `coffer`: the server and the command line in one binary.
-//!
-//! This crate reads configuration, puts the rooms together, listens, and talks to people. Every decision
-//! about secrets is made in the rooms.
-
-mod assemble;
-mod cli;
-mod clock;
-mod config;
-mod dev;
-mod idle;
-mod listen;
-mod logs;
-mod places;
-mod prompt;
-mod serve;
-mod tls;
-
-/// glibc's allocator takes a lock per arena and spends a good part of a small request in it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+//! `coffer`: the server and the command line in one binary. All that it does is in the library.
 
 fn main() -> std::process::ExitCode {
-    cli::run()
+    coffer::run()
 }

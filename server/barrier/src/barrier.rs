@@ -5,6 +5,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use coffer_core::failpoint::{self, Step};
 use coffer_core::secret::SecretBytes;
 use coffer_core::shamir::Share;
 use coffer_core::token::HmacKey;
@@ -138,7 +139,9 @@ impl Barrier {
         let (keys, stream) = self.unsealed()?;
         // Before the snapshot is taken: see `Keys::settle`.
         let term = keys.term();
-        Ok(Writer::new(self.store.begin().await?, keys, term, Some(stream)))
+        let txn = self.store.begin().await?;
+        failpoint::reach(Step::Begun);
+        Ok(Writer::new(txn, keys, term, Some(stream)))
     }
 
     /// Runs `operation` in a transaction and commits it. On a conflict the whole operation runs again, up to

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coffer_core::failpoint::{self, Step};
 use coffer_core::shamir::{Share, Threshold};
 use coffer_core::time::Timestamp;
 use rand::CryptoRng;
@@ -149,6 +150,7 @@ impl Barrier {
             }
             Err(other) => return Err(other),
         }
+        failpoint::reach(Step::Rekeyed);
         if new.change == NewMaster::Yes {
             held.replace_master(master, new.named);
         }

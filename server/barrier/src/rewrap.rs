@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use coffer_core::failpoint::{self, Step};
 use coffer_core::secret::SecretBytes;
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +104,10 @@ impl Barrier {
             let mut w = self.begin().await?;
             w.rewrap_batch(&status, rows).await?;
             match w.commit().await {
-                Ok(_) => return Ok(RewrapStep::More),
+                Ok(_) => {
+                    failpoint::reach(Step::Rewrapped);
+                    return Ok(RewrapStep::More);
+                }
                 Err(BarrierError::Conflict) if rows > 1 => rows = (rows / 4).max(1),
                 Err(other) => return Err(other),
             }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use coffer_core::failpoint::{self, Step};
 use coffer_core::time::Timestamp;
 
 use crate::barrier::{ATTEMPTS_MAX, Barrier, pause};
@@ -47,7 +48,10 @@ impl Barrier {
             let mut writer = self.begin().await?;
             let made = writer.rotate(at).await?;
             match writer.commit().await {
-                Ok(_) => return Ok(made.0.generation),
+                Ok(_) => {
+                    failpoint::reach(Step::Rotated);
+                    return Ok(made.0.generation);
+                }
                 Err(BarrierError::Conflict) => pause(attempt).await,
                 Err(BarrierError::OutcomeUnknown) => {
                     let arrived = |record: &KeyringRecord| record.has(made.0, &made.1);

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use coffer_core::failpoint::{self, Step};
 use coffer_core::secret::SecretBytes;
 use coffer_core::time::Timestamp;
 use coffer_core::token::HmacKey;
@@ -269,9 +270,11 @@ impl Writer {
         }
         // From here on dropping this future leaves the ticket unknown, not failed.
         ticket.sent();
+        failpoint::reach(Step::BeforeCommit);
         let result = self.txn.commit().await.map_err(BarrierError::from);
         match result {
             Ok(version) => {
+                failpoint::reach(Step::Committed);
                 ticket.settle(Outcome::Committed);
                 for mount in &self.dropped_keks {
                     self.keys.forget_keks(*mount, true);

@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_coffer");
+/// What ships.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_coffer");
+
+/// How long an end may take on a machine that does much else.
+const END_MAX: Duration = Duration::from_secs(120);
 
 /// A running server. Killed when dropped.
 pub(crate) struct Server {
@@ -43,31 +48,49 @@ impl Server {
 
     fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
+        command.args(arguments);
+        Self::of(command)
+    }
+
+    /// Whatever serves when this command is run.
+    pub(crate) fn of(command: Command) -> Self {
+        Self::try_of(command).unwrap_or_else(|said| panic!("it did not start: {said:#?}"))
+    }
+
+    /// The same; or what it said, if it ended before it served.
+    pub(crate) fn try_of(mut command: Command) -> Result<Self, Vec<String>> {
         let tmp = tempfile::tempdir().unwrap();
-        command.args(arguments).env_remove("RUST_LOG").env("TMPDIR", tmp.path()).stdin(Stdio::null());
+        command.env_remove("RUST_LOG").env("TMPDIR", tmp.path()).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         follow(child.stdout.take().unwrap(), sender.clone());
         follow(child.stderr.take().unwrap(), sender);
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self { child, lines, seen: Vec::new(), address, _tmp: tmp };
-        let line = server.until("listening address=");
+        let Some(line) = server.hear("listening address=") else { return Err(server.end().1) };
         let text = line.split("address=").nth(1).unwrap().split(' ').next().unwrap();
         server.address = text.parse().unwrap();
-        server.until("started");
-        server
+        if server.hear("started").is_none() {
+            return Err(server.end().1);
+        }
+        Ok(server)
     }
 
     /// The first line with this text, said already or to come. Panics when the server ends without it.
     pub(crate) fn until(&mut self, text: &str) -> String {
+        self.hear(text).unwrap_or_else(|| panic!("no {text:?} in {:#?}", self.seen))
+    }
+
+    /// The same; nothing when the server ends without it.
+    fn hear(&mut self, text: &str) -> Option<String> {
         if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
-            return line.clone();
+            return Some(line.clone());
         }
         loop {
-            let line = self.lines.recv().unwrap_or_else(|_| panic!("no {text:?} in {:#?}", self.seen));
+            let line = self.lines.recv().ok()?;
             self.seen.push(line.clone());
             if line.contains(text) {
-                return line;
+                return Some(line);
             }
         }
     }
@@ -87,7 +110,18 @@ impl Server {
 
     /// Waits for the end; gives the exit code and everything that was said.
     pub(crate) fn end(&mut self) -> (Option<i32>, Vec<String>) {
-        let code = self.child.wait().unwrap().code();
+        let until = Instant::now() + END_MAX;
+        let code = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status.code();
+            }
+            if Instant::now() > until {
+                self.child.kill().unwrap();
+                self.seen.extend(self.lines.iter());
+                panic!("it does not end: {:#?}", self.seen);
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
         self.seen.extend(self.lines.iter());
         (code, std::mem::take(&mut self.seen))
     }

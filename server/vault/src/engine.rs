@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coffer_core::failpoint::{self, Step};
 use coffer_core::path::VaultPath;
 use coffer_core::policy::{Acl, Capabilities};
 use coffer_engines::{Effect, Encoded, EngineReply, EngineRequest, Op, ReadView, Sees, WriteView};
@@ -144,6 +145,7 @@ async fn write(open: &Open, mount: &Arc<Mount>, request: &EngineRequest<'_>) -> 
             written?
         }
     };
+    failpoint::reach(Step::EngineCommitted);
     let mut outcome =
         Outcome::from_engine(reply).ok_or(Fail::Internal("an engine cannot issue from a write"))?;
     outcome.events = effects.into_iter().map(|effect| published(mount, effect)).collect();

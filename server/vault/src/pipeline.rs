@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use coffer_core::audit::{AuditRecord, RecordType};
+use coffer_core::failpoint::{self, Step};
 use coffer_core::time::Timestamp;
 use coffer_core::token::TokenHash;
 
@@ -52,7 +53,9 @@ impl Ctx {
             time: self.open.now(),
             ..self.record.clone()
         };
+        failpoint::reach(Step::BeforeIntent);
         self.open.around.audit.write(&intent).await?;
+        failpoint::reach(Step::IntentWritten);
         self.intent = true;
         Ok(())
     }
@@ -367,6 +370,9 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
             (fail.reply(), Vec::new(), None)
         }
     };
+    if intent {
+        failpoint::reach(Step::BeforeCompletion);
+    }
     let audit = &open.around.audit;
     let nobody = record.error.is_some() && !intent && told.caller.is_none();
     let concluded = if nobody && !audit.admits(request.client_ip, record.time) {
@@ -378,6 +384,9 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
             Ok(()) => audit.conclude(&record, reply).await,
         }
     };
+    if intent {
+        failpoint::reach(Step::CompletionWritten);
+    }
     if concluded.recorded {
         open.around.events.publish(events, open.now());
     } else if let Some(undo) = undo {
@@ -388,6 +397,9 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
         if let Err(error) = revoke::token(&open, &hash).await {
             tracing::warn!(%error, "a used-up token could not be revoked yet");
         }
+    }
+    if intent {
+        failpoint::reach(Step::BeforeReply);
     }
     Ended { reply: concluded.reply, seal: seal && concluded.recorded }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_barrier::{MountId, Read, RowKey};
+use coffer_core::failpoint::{self, Step};
 use coffer_core::token::TokenHash;
 
 use crate::codec::{self, transact};
@@ -30,6 +31,7 @@ pub(crate) async fn token(open: &Arc<Open>, hash: &TokenHash) -> Result<bool, Fa
 pub(crate) async fn tokens(open: &Arc<Open>, hashes: &[TokenHash]) -> Result<usize, Fail> {
     let dying = open.tokens.kill(hashes, open.now()).await?;
     let killed = dying.len();
+    failpoint::reach(Step::TokensKilled);
     cascade(open, dying, open.around.config.revoke_wait).await?;
     Ok(killed)
 }

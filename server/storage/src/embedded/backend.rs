@@ -8,6 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use coffer_core::failpoint::{self, Step};
 use redb::{BackendError, StorageBackend};
 
 /// What has gone wrong with the file since it was opened.
@@ -60,7 +61,9 @@ impl StorageBackend for Watched {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        failpoint::reach(Step::CommitterBeforeSync);
         let result = self.health.note(self.inner.sync_data());
+        failpoint::reach(Step::CommitterAfterSync);
         if result.is_err() {
             self.health.sync_failed.store(true, Ordering::SeqCst);
         }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use coffer_barrier::store::StoreError;
+use coffer_core::failpoint::{self, Step};
 use redb::{Database, ReadableDatabase, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
@@ -167,8 +168,10 @@ fn write<'a>(
     version: u64,
 ) -> Result<(), redb::Error> {
     let txn = database.begin_write()?;
+    failpoint::reach(Step::CommitterBeforeWrite);
     put_all(&txn, accepted, version)?;
     txn.commit()?;
+    failpoint::reach(Step::CommitterDurable);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use coffer_barrier::{MountId, Read as _};
 use coffer_core::audit::{AuditRecord, Chain, RecordType};
+use coffer_core::failpoint::{self, Step};
 use coffer_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +71,9 @@ pub(crate) async fn nodes(open: &Open) -> Result<Vec<(String, Anchor)>, Fail> {
 
 /// Leaves a sign of life, and anchors the head of the audit log.
 pub(crate) async fn anchor(open: &Open) -> Result<(), Fail> {
-    write(open, |_| {}).await
+    write(open, |_| {}).await?;
+    failpoint::reach(Step::Anchored);
+    Ok(())
 }
 
 async fn write(open: &Open, change: impl Fn(&mut Anchor)) -> Result<(), Fail> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coffer_core::audit::Chain;
+use coffer_core::failpoint::{self, Step};
 
 use super::disk::{Disk, LogFile};
 use super::file;
@@ -211,6 +212,7 @@ impl Pen {
                 .map_err(|_| NotWritten::Limit("an audit record does not fit into a line"))?;
         }
         self.meters.batches.inc();
+        failpoint::reach(Step::AuditBeforeAppend);
         let written = append_all(&*self.file, &self.scratch).and_then(|()| match self.settings.durability {
             Durability::Process => Ok(()),
             // After a failed sync nobody knows what the disk has: it is cut off and comes again as new bytes.
@@ -221,6 +223,7 @@ impl Pen {
             self.torn = self.file.cut(self.len).is_err();
             return Err(error.into());
         }
+        failpoint::reach(Step::AuditAppended);
         self.chain = next;
         self.len += self.scratch.len() as u64;
         Ok(())

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_barrier::{MountId, Read};
+use coffer_core::failpoint::{self, Step};
 
 use super::{Class, Mount, MountTable};
 use crate::codec::{self, transact};
@@ -40,6 +41,7 @@ pub(super) async fn disable(ctx: &mut Ctx, class: Class, path: &str) -> Result<O
     }
     let tainted = Mount { tainted: true, ..(*mount).clone() };
     set(&open, &tainted).await?;
+    failpoint::reach(Step::MountTainted);
     open.tokens.forget_all();
     open.secrets.forget_mount(mount.id);
     let left = take_back(&open, &tainted, open.around.config.revoke_wait).await?;
@@ -50,6 +52,7 @@ pub(super) async fn disable(ctx: &mut Ctx, class: Class, path: &str) -> Result<O
         ));
     }
     set(&open, &Mount { erasing: true, ..tainted }).await?;
+    failpoint::reach(Step::MountTakenBack);
     Ok(Outcome::empty())
 }
 
@@ -156,6 +159,7 @@ async fn go_on(open: &Arc<Open>, mount: &Mount, steps: &mut usize) -> Result<(),
     while *steps > 0 {
         *steps -= 1;
         let cleared: Result<usize, Fail> = transact!(open.barrier, |w| w.clear_mount(mount.id, STEP).await?);
+        failpoint::reach(Step::MountErasing);
         if cleared? < STEP {
             return transact!(open.barrier, |w| {
                 open.barrier.drop_kek(w, mount.id).await?;
