@@ -7,6 +7,7 @@ mod assemble;
 mod cli;
 mod clock;
 mod config;
+mod descriptors;
 mod dev;
 mod idle;
 mod listen;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assemble::{Assembled, assemble, ca_bundle};
 use crate::cli::{complain, env};
 use crate::config::{Config, Limits};
+use crate::descriptors;
 use crate::dev;
 use crate::listen::Bound;
 use crate::logs::Logs;
@@ -168,6 +169,7 @@ impl Running {
         let signals = Signals::listen().context("listening for signals")?;
         let mut certificates = Vec::new();
         let mut bound = Vec::new();
+        descriptors::make_room(config.listeners.iter().map(|listener| listener.connections_max).sum());
         for listener in &config.listeners {
             let tls = match &listener.tls {
                 None => None,

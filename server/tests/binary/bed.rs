@@ -39,6 +39,13 @@ impl Bed {
         std::fs::write(self.path("coffer.hcl"), text + more).unwrap();
     }
 
+    /// Writes more into the listener's stanza.
+    pub(crate) fn listener(&self, more: &str) {
+        let text = std::fs::read_to_string(self.path("coffer.hcl")).unwrap();
+        let text = text.replacen("address =", &format!("{more}\n  address ="), 1);
+        std::fs::write(self.path("coffer.hcl"), text).unwrap();
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

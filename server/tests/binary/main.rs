@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
 mod audit_query;
+mod bad_clients;
+mod bad_disks;
+mod bad_requests;
+mod bad_stores;
 mod bao;
 mod bed;
 mod cli;
@@ -12,4 +16,5 @@ mod connection;
 #[path = "../peer/openbao.rs"]
 mod openbao;
 mod proxies;
+mod ready;
 mod server;

@@ -2,48 +2,23 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use crate::bed::Bed;
 use crate::common::{Server, Shell};
+use crate::ready::connect;
 use nix::sys::signal::Signal;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
-
-/// A TLS connection that offers just this version.
-fn connect(
-    server: &Server,
-    ca: &Path,
-    version: &'static SupportedProtocolVersion,
-) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("localhost").unwrap();
-    let client = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = StreamOwned::new(client, TcpStream::connect(server.address)?);
-    stream.conn.complete_io(&mut stream.sock)?;
-    Ok(stream)
-}
 
 #[test]
 fn tls_is_1_3_or_nothing() {
     let bed = Bed::new();
     let (server, _) = bed.serve();
-    let mut stream = connect(&server, &bed.path("ca.crt"), &rustls::version::TLS13).unwrap();
+    let mut stream = connect(&bed, &server, &rustls::version::TLS13).unwrap();
     stream.write_all(b"GET /v1/sys/health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 501 "), "{text}");
-    let error = connect(&server, &bed.path("ca.crt"), &rustls::version::TLS12).unwrap_err().to_string();
+    let error = connect(&bed, &server, &rustls::version::TLS12).unwrap_err().to_string();
     assert!(error.contains("ProtocolVersion"), "{error}");
     let mut plain = TcpStream::connect(server.address).unwrap();
     plain.write_all(b"GET /v1/sys/health HTTP/1.1\r\n\r\n").unwrap();
@@ -88,13 +63,13 @@ fn what_was_acknowledged_is_there_after_a_restart() {
 fn sighup_takes_the_new_certificate() {
     let bed = Bed::new();
     let (mut server, _) = bed.serve();
-    assert!(connect(&server, &bed.path("ca.crt"), &rustls::version::TLS13).is_ok());
+    assert!(connect(&bed, &server, &rustls::version::TLS13).is_ok());
     bed.make_certificates();
     // The new authority does not know the certificate that the server still shows.
-    assert!(connect(&server, &bed.path("ca.crt"), &rustls::version::TLS13).is_err());
+    assert!(connect(&bed, &server, &rustls::version::TLS13).is_err());
     server.signal(Signal::SIGHUP);
     server.until("certificate reloaded");
-    assert!(connect(&server, &bed.path("ca.crt"), &rustls::version::TLS13).is_ok());
+    assert!(connect(&bed, &server, &rustls::version::TLS13).is_ok());
     std::fs::write(bed.path("tls.key"), "nonsense").unwrap();
     server.signal(Signal::SIGHUP);
     let complaint = server.until("certificate not reloaded");
@@ -102,7 +77,7 @@ fn sighup_takes_the_new_certificate() {
         complaint.contains("expected a PEM private key") && !complaint.contains("nonsense"),
         "{complaint}"
     );
-    assert!(connect(&server, &bed.path("ca.crt"), &rustls::version::TLS13).is_ok());
+    assert!(connect(&bed, &server, &rustls::version::TLS13).is_ok());
 }
 
 #[test]

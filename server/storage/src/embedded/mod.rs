@@ -70,8 +70,15 @@ impl EmbeddedStore {
             return Err(StoreError::Unavailable("another process has the store's directory".into()));
         }
         let data: PathBuf = dir.join(DATA_FILE);
-        if !data.exists() {
-            create_whole(dir, &data)?;
+        match std::fs::metadata(&data) {
+            // A data file is whole from its beginning, see `create_whole`. One without bytes has lost them, and must not be
+            // taken for a new one.
+            Ok(found) if found.len() == 0 => {
+                return Err(StoreError::Corrupt(format!("{} is empty", data.display())));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => create_whole(dir, &data)?,
+            Err(e) => return Err(unavailable(e)),
         }
         let free_dir = dir.to_owned();
         let open: OpenBackend = Box::new(move || {
@@ -411,6 +418,11 @@ fn private_file(path: &Path) -> io::Result<File> {
 fn storage(error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
         redb::Error::Corrupted(what) => StoreError::Corrupt(what),
+        // What is known to be there is not: the file was cut short.
+        redb::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            StoreError::Corrupt("the data file ends too early".into())
+        }
+        redb::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => StoreError::Corrupt(e.to_string()),
         redb::Error::Io(e) if e.kind() == io::ErrorKind::StorageFull => StoreError::Full(e.to_string()),
         redb::Error::DatabaseAlreadyOpen => {
             StoreError::Unavailable("another process has the store's file".into())
