@@ -12,9 +12,11 @@ mod input;
 mod kv;
 mod lease;
 mod login;
+mod mount_args;
 mod operator;
 mod out;
 mod policy;
+mod policy_explain;
 mod secrets;
 mod session;
 mod token;
@@ -86,7 +88,7 @@ enum Command {
     /// Initialise, unseal, seal
     #[command(subcommand)]
     Operator(operator::Command),
-    /// Check a token read from standard input and keep it for the next commands
+    /// Log in by a token or an auth method, and keep the token for the next commands
     Login(login::LoginArgs),
     /// Key-value secrets
     #[command(subcommand)]
@@ -154,6 +156,11 @@ fn client(global: &Global, command: Command) -> Done {
     // What works on files alone needs neither server nor runtime.
     if let Command::Audit(command) = &command
         && let Some(done) = audit::offline(command, &out)
+    {
+        return done;
+    }
+    if let Command::Policy(command) = &command
+        && let Some(done) = policy::offline(command, &out)
     {
         return done;
     }

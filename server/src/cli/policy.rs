@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Subcommand;
 use coffer_client::wire::PolicyBody;
+use coffer_core::hcl;
+use coffer_core::policy::{Policy, PolicyName};
 
 use super::generic::clean;
 use super::out::Out;
@@ -31,6 +33,13 @@ pub(crate) enum Command {
         /// A file of HCL or JSON, or - for standard input.
         file: String,
     },
+    /// Say which rule decides about a path, whose it is, and what is missing (exit code 2 if it is not allowed)
+    Explain(super::policy_explain::ExplainArgs),
+    /// Rewrite a file of HCL in its canonical layout; needs no server
+    Fmt {
+        /// The file, or - to read standard input and print.
+        file: String,
+    },
     /// Delete a policy
     Delete {
         /// Its name.
@@ -38,8 +47,35 @@ pub(crate) enum Command {
     },
 }
 
+/// What needs no server.
+pub(crate) fn offline(command: &Command, out: &Out) -> Option<Done> {
+    let Command::Fmt { file } = command else { return None };
+    Some(format(file, out))
+}
+
+fn format(file: &str, out: &Out) -> Done {
+    let source = input::file_or_stdin(file)?;
+    let name = PolicyName::parse("formatted").map_err(|_| anyhow::anyhow!("no policy name"))?;
+    Policy::parse(&name, &source).with_context(|| format!("policy {file}"))?;
+    let formatted = hcl::format(&source).with_context(|| format!("policy {file}"))?;
+    if file == "-" {
+        out.raw(&formatted)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if formatted != source {
+        std::fs::write(file, formatted).with_context(|| format!("file {file}"))?;
+    }
+    out.success(&format!("Formatted policy: {file}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Does what a verb says.
 pub(crate) async fn run(command: Command, session: &Session, out: &Out) -> Done {
+    let command = match command {
+        Command::Explain(args) => return super::policy_explain::run(args, session, out).await,
+        Command::Fmt { file } => return format(&file, out),
+        command => command,
+    };
     let client = session.client()?;
     match command {
         Command::List { prefix } => {
@@ -57,6 +93,7 @@ pub(crate) async fn run(command: Command, session: &Session, out: &Out) -> Done 
             client.write_policy(&name, &body).await.with_context(|| format!("writing policy {name}"))?;
             out.success(&format!("Wrote policy: {name}"))?;
         }
+        Command::Explain(_) | Command::Fmt { .. } => {}
         Command::Delete { name } => {
             client.delete_policy(&name).await.with_context(|| format!("deleting policy {name}"))?;
             out.success(&format!("Deleted policy: {name}"))?;

@@ -1,14 +1,13 @@
 //! `secrets`: the engines and where they are mounted.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use coffer_client::wire::{MountInfo, MountSpec};
+use serde_json::{Map, Value, json};
 
 use super::Done;
-use super::generic::clean;
+use super::mount_args::{self, ENGINES, TuneArgs};
 use super::out::Out;
 use super::session::Session;
 
@@ -16,9 +15,30 @@ use super::session::Session;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Mount an engine
-    Enable(EnableArgs),
+    Enable(Box<EnableArgs>),
     /// List the mounts
-    List,
+    List {
+        /// With their settings.
+        #[arg(long)]
+        detailed: bool,
+    },
+    /// Change the settings of a mount
+    Tune {
+        /// The mount.
+        path: String,
+        /// For people.
+        #[arg(long)]
+        description: Option<String>,
+        #[command(flatten)]
+        settings: Box<TuneArgs>,
+    },
+    /// Move an engine to another path: its leases are revoked
+    Move {
+        /// Where it is.
+        from: String,
+        /// Where it goes.
+        to: String,
+    },
     /// Unmount an engine: what is in it is gone
     Disable {
         /// The mount.
@@ -40,50 +60,56 @@ pub(crate) struct EnableArgs {
     /// The engine's version, where it has some.
     #[arg(long)]
     version: Option<u8>,
+    #[command(flatten)]
+    settings: TuneArgs,
+}
+
+impl EnableArgs {
+    /// The engine's type, and what is said about it.
+    fn body(&self) -> anyhow::Result<(&str, Map<String, Value>)> {
+        let mut options = self.settings.options()?;
+        let told = options.contains_key("version");
+        let (engine, version) = match (self.engine.as_str(), self.version) {
+            ("kv-v2", _) => ("kv", Some(2)),
+            ("kv-v1", _) => ("kv", Some(1)),
+            ("kv", None) if !told => ("kv", Some(2)),
+            (engine, version) => (engine, version),
+        };
+        options.extend(version.map(|version| ("version".to_owned(), version.to_string().into())));
+        let mut body = Map::from_iter([
+            ("type".to_owned(), Value::from(engine)),
+            ("description".to_owned(), Value::from(self.description.as_str())),
+        ]);
+        if !options.is_empty() {
+            body.insert("options".into(), Value::Object(options));
+        }
+        let config = self.settings.config();
+        if !config.is_empty() {
+            body.insert("config".into(), json!(config));
+        }
+        Ok((engine, body))
+    }
 }
 
 /// Does what a verb says.
 pub(crate) async fn run(command: Command, session: &Session, out: &Out) -> Done {
-    let client = session.client()?;
     match command {
         Command::Enable(args) => {
-            let (engine, version) = match (args.engine.as_str(), args.version) {
-                ("kv-v2", _) | ("kv", None) => ("kv", Some(2)),
-                ("kv-v1", _) => ("kv", Some(1)),
-                (engine, version) => (engine, version),
-            };
-            let path = args.path.as_deref().map_or(engine, clean).to_owned();
-            let options = version.map(|n| BTreeMap::from([("version".to_owned(), n.to_string())]));
-            let spec = MountSpec {
-                mount_type: engine.to_owned(),
-                description: args.description.clone(),
-                options,
-                config: None,
-            };
-            client.mount(&path, &spec).await.with_context(|| format!("mounting {engine} at {path}/"))?;
+            let (engine, body) = args.body()?;
+            let path = args.path.as_deref().map_or(engine, |path| ENGINES.path(path));
+            mount_args::enable(ENGINES, path, &body, session).await?;
             out.success(&format!("Mounted {engine} at: {path}/"))?;
         }
-        Command::List => show(&client.mounts().await.context("listing mounts")?, out)?,
+        Command::List { detailed } => return mount_args::list(ENGINES, detailed, session, out).await,
+        Command::Tune { path, description, settings } => {
+            return mount_args::tune(ENGINES, &path, &settings, description.as_deref(), session, out).await;
+        }
+        Command::Move { from, to } => return mount_args::remount(ENGINES, &from, &to, session, out).await,
         Command::Disable { path } => {
-            let path = clean(&path);
-            client.unmount(path).await.with_context(|| format!("unmounting {path}/"))?;
+            let path = ENGINES.path(&path);
+            session.client()?.unmount(path).await.with_context(|| format!("unmounting {path}/"))?;
             out.success(&format!("Unmounted (if it existed): {path}/"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A table of mounts, of engines or of auth methods.
-pub(crate) fn show(mounts: &BTreeMap<String, MountInfo>, out: &Out) -> anyhow::Result<()> {
-    if out.is_json() {
-        return out.json(mounts);
-    }
-    let text = |text: &str| if text.is_empty() { "n/a".to_owned() } else { text.to_owned() };
-    let rows: Vec<Vec<String>> = mounts
-        .iter()
-        .map(|(path, mount)| {
-            vec![path.clone(), mount.mount_type.clone(), text(&mount.accessor), text(&mount.description)]
-        })
-        .collect();
-    out.table(&["Path", "Type", "Accessor", "Description"], &rows)
 }

@@ -46,6 +46,15 @@ impl Server {
         Self::start(&["server", "--config", config.to_str().unwrap()])
     }
 
+    /// A server whose configuration makes its log JSON; its address is left unread.
+    pub(crate) fn with_json_log(config: &Path) -> Self {
+        let mut command = Command::new(BINARY);
+        command.args(["server", "--config", config.to_str().unwrap()]);
+        let mut server = Self::spawn(command);
+        server.until("\"message\":\"started\"");
+        server
+    }
+
     fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
         command.args(arguments);
@@ -58,15 +67,8 @@ impl Server {
     }
 
     /// The same; or what it said, if it ended before it served.
-    pub(crate) fn try_of(mut command: Command) -> Result<Self, Vec<String>> {
-        let tmp = tempfile::tempdir().unwrap();
-        command.env_remove("RUST_LOG").env("TMPDIR", tmp.path()).stdin(Stdio::null());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (sender, lines) = mpsc::channel();
-        follow(child.stdout.take().unwrap(), sender.clone());
-        follow(child.stderr.take().unwrap(), sender);
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { child, lines, seen: Vec::new(), address, _tmp: tmp };
+    pub(crate) fn try_of(command: Command) -> Result<Self, Vec<String>> {
+        let mut server = Self::spawn(command);
         let Some(line) = server.hear("listening address=") else { return Err(server.end().1) };
         let text = line.split("address=").nth(1).unwrap().split(' ').next().unwrap();
         server.address = text.parse().unwrap();
@@ -74,6 +76,17 @@ impl Server {
             return Err(server.end().1);
         }
         Ok(server)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let tmp = tempfile::tempdir().unwrap();
+        command.env_remove("RUST_LOG").env("TMPDIR", tmp.path()).stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = mpsc::channel();
+        follow(child.stdout.take().unwrap(), sender.clone());
+        follow(child.stderr.take().unwrap(), sender);
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { child, lines, seen: Vec::new(), address, _tmp: tmp }
     }
 
     /// The first line with this text, said already or to come. Panics when the server ends without it.

@@ -13,8 +13,11 @@ mod cli;
 mod common;
 mod config;
 mod connection;
+mod login;
 #[path = "../peer/openbao.rs"]
 mod openbao;
+mod policy;
 mod proxies;
 mod ready;
 mod server;
+mod verbs;

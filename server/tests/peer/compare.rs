@@ -111,6 +111,16 @@ impl Same {
                     self.value(&format!("{at}.{i}"), key, a, b, found);
                 }
             }
+            // One error more does not hide what the others say.
+            (Value::Array(a), Value::Array(b)) if key == "errors" => {
+                for i in 0..a.len().max(b.len()) {
+                    let place = format!("{at}.{i}");
+                    match (a.get(i), b.get(i)) {
+                        (Some(a), Some(b)) => self.value(&place, key, a, b, found),
+                        (a, b) => text(&place, &or_absent(a), &or_absent(b), found),
+                    }
+                }
+            }
             _ => self.leaf(at, key, theirs, ours, found),
         }
     }

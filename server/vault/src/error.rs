@@ -55,6 +55,9 @@ pub(crate) enum Fail {
     /// A login that is not believed. Why is for the audit log only: it would help whoever is guessing.
     #[error("login refused: {0}")]
     Login(&'static str),
+    /// As [`Fail::Denied`], to a caller who may know what he is missing: the text says it.
+    #[error("permission denied")]
+    Lacking(String),
     /// There is no such operation on this path.
     #[error("unsupported operation")]
     NoOperation,
@@ -132,6 +135,7 @@ impl Fail {
             Self::BadToken
             | Self::Denied
             | Self::Forbidden(_)
+            | Self::Lacking(_)
             | Self::Login(_)
             | Self::UnknownToken
             | Self::Unwrapping => 403,
@@ -153,6 +157,9 @@ impl Fail {
             Self::NotFound | Self::Engine(EngineError::NotFound) => Reply::errors(status, &[]),
             Self::UnsupportedPath => Reply::errors(status, &["1 error occurred:\n\t* unsupported path\n\n"]),
             Self::Denied => Reply::errors(status, &["1 error occurred:\n\t* permission denied\n\n"]),
+            Self::Lacking(what) => {
+                Reply::errors(status, &["1 error occurred:\n\t* permission denied\n\n", what])
+            }
             Self::NoOperation | Self::Engine(EngineError::Unsupported) => {
                 Reply::errors(status, &["1 error occurred:\n\t* unsupported operation\n\n"])
             }

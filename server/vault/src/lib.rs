@@ -30,6 +30,7 @@ mod permit;
 mod pipeline;
 mod policy;
 mod quota;
+mod refusal;
 mod request;
 mod revoke;
 mod rotations;

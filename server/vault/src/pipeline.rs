@@ -18,6 +18,7 @@ use crate::open::{Open, Surroundings};
 use crate::outcome::{Outcome, Undo};
 use crate::permit::{self, Permitted};
 use crate::quota;
+use crate::refusal;
 use crate::request::{Operation, Refusal, Reply, Request};
 use crate::revoke;
 use crate::token::{self, LiveToken, TokenEntry};
@@ -277,7 +278,11 @@ async fn permit(ctx: &mut Ctx, target: Option<&Target>) -> Result<Permitted, Fai
         return Ok(permit::any_token(caller));
     }
     let existence = dispatch::existence(&ctx.open, &ctx.request, target);
-    permit::decide(caller, &ctx.request, existence).await
+    let decided = permit::decide(Arc::clone(&caller), &ctx.request, existence).await;
+    decided.map_err(|fail| match (&fail, refusal::needs(&caller, &ctx.request, target)) {
+        (Fail::Denied, Some(what)) => Fail::Lacking(what),
+        _ => fail,
+    })
 }
 
 /// A login whose role has a rate limit of its own.

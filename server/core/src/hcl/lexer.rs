@@ -25,11 +25,18 @@ pub(super) struct Lexer<'a> {
     rest: &'a str,
     at: Position,
     json: bool,
+    /// How much was left where the last token began.
+    left: usize,
 }
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(source: &'a str, json: bool) -> Self {
-        Self { rest: source, at: Position { line: 1, column: 1 }, json }
+        Self { rest: source, at: Position { line: 1, column: 1 }, json, left: source.len() }
+    }
+
+    /// Where the last token lies in the source, in bytes.
+    pub(super) fn span(&self, source: &str) -> std::ops::Range<usize> {
+        source.len() - self.left..source.len() - self.rest.len()
     }
 
     fn peek(&self) -> Option<char> {
@@ -54,6 +61,7 @@ impl<'a> Lexer<'a> {
     /// The next token and where it begins.
     pub(super) fn next(&mut self) -> Result<(Token, Position), HclError> {
         self.skip_blank()?;
+        self.left = self.rest.len();
         let at = self.at;
         let Some(c) = self.peek() else { return Ok((Token::End, at)) };
         let token = match c {

@@ -3,10 +3,13 @@
 //! Gives generic entries with their source positions; what a key means is the caller's business. Never
 //! evaluates anything: `${...}` is plain text here.
 
+mod format;
 mod lexer;
 mod parser;
 
 use std::fmt;
+
+pub use format::format;
 
 /// The largest document accepted.
 pub const MAX_HCL_BYTES: usize = 1024 * 1024;

@@ -191,7 +191,7 @@ impl Acl {
         if !rule.capabilities.has(needed) {
             return found.refuse(Reason::NotGranted);
         }
-        if operation.has_parameters() && !rule.params.permit(params) {
+        if operation.has_parameters() && rule.params.fault(params).is_some() {
             return found.refuse(Reason::Parameters);
         }
         found
@@ -206,6 +206,26 @@ impl Acl {
         }
         let second = forms.bare.and_then(|bare| self.best(bare));
         if second.is_some_and(|r| r.pattern.is_exact()) { second } else { first.or(second) }
+    }
+
+    /// Every rule that matches, the most specific first.
+    pub(super) fn matching(&self, forms: Forms<'_>) -> Vec<&Merged> {
+        let mut found: Vec<&Merged> = Vec::new();
+        for form in [Some(forms.given), forms.bare].into_iter().flatten() {
+            self.trie.walk(form, &mut |at| found.push(&self.rules[at]));
+        }
+        found.sort_by(|a, b| b.pattern.priority(&a.pattern));
+        found.dedup_by(|a, b| a.pattern == b.pattern);
+        found
+    }
+
+    /// The rule of a pattern.
+    pub(super) fn rule(&self, pattern: &PathPattern) -> Option<&Merged> {
+        self.rules.iter().find(|rule| rule.pattern == *pattern)
+    }
+
+    pub(super) fn boundaries(&self) -> impl Iterator<Item = &Acl> {
+        self.boundaries.iter().map(|boundary| &**boundary)
     }
 
     fn best(&self, path: &str) -> Option<&Merged> {
@@ -299,17 +319,17 @@ impl Acl {
 
 /// A path as the rules see it: as given and, for listings, without the slash.
 #[derive(Clone, Copy)]
-struct Forms<'a> {
+pub(super) struct Forms<'a> {
     given: &'a str,
     bare: Option<&'a str>,
 }
 
 impl<'a> Forms<'a> {
-    fn plain(path: &'a str) -> Self {
+    pub(super) fn plain(path: &'a str) -> Self {
         Self { given: path, bare: None }
     }
 
-    fn listing(path: &'a str) -> Self {
+    pub(super) fn listing(path: &'a str) -> Self {
         Self { given: path, bare: path.strip_suffix('/') }
     }
 }

@@ -91,7 +91,7 @@ pub(super) struct Merged {
     pub(super) max_wrapping_ttl: Option<Duration>,
     /// `None`: every type.
     pub(super) event_types: Option<Vec<String>>,
-    sources: Vec<(PolicyName, Capabilities)>,
+    pub(super) sources: Vec<(PolicyName, Capabilities)>,
 }
 
 impl Merged {

@@ -5,6 +5,7 @@
 
 mod acl;
 mod capability;
+mod explain;
 mod merge;
 mod name;
 mod params;
@@ -14,8 +15,9 @@ mod trie;
 
 pub use acl::{Acl, Decision, Reason, requires_sudo};
 pub use capability::{Capabilities, Capability, Operation};
+pub use explain::{Explanation, RuleOrigin};
 pub use name::PolicyName;
-pub use params::Params;
+pub use params::{ParamFault, Params};
 pub use parse::{DroppedRule, Policy, PolicyError, Rule};
 pub use pattern::{PathPattern, PatternError, contains};
 
@@ -29,5 +31,7 @@ pub const DEFAULT_POLICY: &str = include_str!("default.hcl");
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_explain;
 #[cfg(test)]
 mod tests_text;

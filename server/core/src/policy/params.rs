@@ -33,39 +33,60 @@ impl ParamRules {
         }
     }
 
-    /// Whether a request with these parameters may pass.
-    pub(super) fn permit(&self, params: Option<&Params>) -> bool {
+    /// What does not let a request with these parameters pass, if anything.
+    pub(super) fn fault(&self, params: Option<&Params>) -> Option<ParamFault> {
         let given: Vec<(String, &Value)> =
             params.into_iter().flatten().map(|(k, v)| (k.to_lowercase(), v)).collect();
-        if self.required.iter().any(|r| !given.iter().any(|(k, _)| k == r)) {
-            return false;
+        if let Some(missing) = self.required.iter().find(|r| !given.iter().any(|(k, _)| k == *r)) {
+            return Some(ParamFault::Required(missing.clone()));
         }
-        if given.is_empty() {
-            return true;
-        }
-        self.not_denied(&given) && self.all_allowed(&given)
+        self.denied(&given).or_else(|| self.not_allowed(&given))
     }
 
-    fn not_denied(&self, given: &[(String, &Value)]) -> bool {
-        let Some(denied) = self.denied.as_ref() else { return true };
+    fn denied(&self, given: &[(String, &Value)]) -> Option<ParamFault> {
+        let denied = self.denied.as_ref()?;
         if denied.contains_key("*") {
-            return false;
+            return given.first().map(|(name, _)| ParamFault::Denied(name.clone()));
         }
         // A number sent as text means the same to most engines, so a denied value is denied in either form.
         let hit = |values: &[Value], v: &Value| {
             listed(values, v) || values.iter().any(|d| plain(d).is_some() && plain(d) == plain(v))
         };
-        !given.iter().any(|(k, v)| denied.get(k).is_some_and(|values| hit(values, v)))
-    }
-
-    fn all_allowed(&self, given: &[(String, &Value)]) -> bool {
-        let Some(allowed) = self.allowed.as_ref() else { return true };
-        let open = allowed.contains_key("*");
-        given.iter().all(|(k, v)| match allowed.get(k) {
-            Some(values) => listed(values, v),
-            None => open,
+        given.iter().find_map(|(k, v)| match denied.get(k)? {
+            values if values.is_empty() => Some(ParamFault::Denied(k.clone())),
+            values if hit(values, v) => Some(ParamFault::DeniedValue(k.clone())),
+            _ => None,
         })
     }
+
+    fn not_allowed(&self, given: &[(String, &Value)]) -> Option<ParamFault> {
+        let allowed = self.allowed.as_ref()?;
+        let open = allowed.contains_key("*");
+        given.iter().find_map(|(k, v)| match allowed.get(k) {
+            Some(values) => (!listed(values, v)).then(|| ParamFault::NotAllowedValue(k.clone())),
+            None => (!open).then(|| ParamFault::NotAllowed(k.clone())),
+        })
+    }
+}
+
+/// Which parameter does not pass, and why. Never its value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParamFault {
+    /// It is refused, whatever its value.
+    #[error("parameter {0:?} is denied")]
+    Denied(String),
+    /// It is refused with this value.
+    #[error("the value of parameter {0:?} is denied")]
+    DeniedValue(String),
+    /// It is not among those that may be given.
+    #[error("parameter {0:?} is not allowed")]
+    NotAllowed(String),
+    /// Its value is not among those that it may have.
+    #[error("the value of parameter {0:?} is not allowed")]
+    NotAllowedValue(String),
+    /// It must be given.
+    #[error("parameter {0:?} is required")]
+    Required(String),
 }
 
 fn merge_lists(into: &mut Option<ValueLists>, from: Option<&ValueLists>) {

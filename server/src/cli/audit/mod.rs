@@ -3,6 +3,7 @@
 //! The check works on files alone, so that it needs no server and can be made on a copy. What the server
 //! vouches for is given to it in a file.
 
+mod device;
 mod log;
 mod query;
 mod verify;
@@ -28,6 +29,20 @@ pub(crate) enum Command {
     Verify(verify::VerifyArgs),
     /// Search the log's files (exit code 2 if their chain is not whole there)
     Query(Box<query::QueryArgs>),
+    /// Add a device beside the built-in log
+    Enable(device::EnableArgs),
+    /// Remove a device; its file stays
+    Disable {
+        /// Its name.
+        path: String,
+    },
+    /// List the devices
+    List,
+    /// Show how a text, read from standard input, looks in a device's lines, or in the log (builtin)
+    Hash {
+        /// The device's name.
+        path: String,
+    },
     /// Show the last records
     Tail(TailArgs),
 }
@@ -76,12 +91,20 @@ pub(crate) fn offline(command: &Command, out: &Out) -> Option<Done> {
         Command::Verify(args) => Some(verify::verify(args, out)),
         Command::Query(args) => Some(query::query(args, out)),
         Command::Tail(args) => args.dir.as_deref().map(|dir| tail_of_files(dir, args, out)),
+        Command::Enable(_) | Command::Disable { .. } | Command::List | Command::Hash { .. } => None,
     }
 }
 
 /// What asks the server.
 pub(crate) async fn run(command: Command, session: &Session, out: &Out) -> Done {
-    let Command::Tail(args) = command else { anyhow::bail!("this command works on files alone") };
+    let args = match command {
+        Command::Tail(args) => args,
+        Command::Enable(args) => return device::enable(&args, session, out).await,
+        Command::Disable { path } => return device::disable(&path, session, out).await,
+        Command::List => return device::list(session, out).await,
+        Command::Hash { path } => return device::hash(&path, session, out).await,
+        Command::Verify(_) | Command::Query(_) => anyhow::bail!("this command works on files alone"),
+    };
     let limit = args.limit.to_string();
     let mut query = vec![("limit", limit.as_str())];
     let filters = [

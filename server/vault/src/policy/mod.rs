@@ -19,13 +19,17 @@ use crate::error::{Fail, bad};
 use crate::rows;
 
 /// What is added to the `default` policy: a token may give back what it holds (whose a lease is, is checked
-/// besides), and an agent that ends does.
+/// besides), and an agent that ends does; and it may have its own rights explained.
 const GIVE_BACK: &str = r#"
 # It may give back its own leases.
 path "sys/leases/revoke" {
     capabilities = ["update"]
 }
 path "sys/revoke" {
+    capabilities = ["update"]
+}
+# It may ask why it may do something or not.
+path "sys/policy-explain-self" {
     capabilities = ["update"]
 }
 "#;

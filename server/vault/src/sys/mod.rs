@@ -2,6 +2,7 @@
 
 mod audit;
 mod capabilities;
+mod explain;
 mod internal;
 pub(crate) mod keys;
 mod locked_users;
@@ -23,7 +24,8 @@ pub(crate) fn only_asks(rest: &str) -> bool {
     matches!(
         rest,
         "capabilities" | "capabilities-self" | "capabilities-accessor" | "leases/lookup" | "wrapping/lookup"
-    ) || rest.starts_with("leases/lookup/")
+    ) || rest.starts_with("policy-explain")
+        || rest.starts_with("leases/lookup/")
         || rest.starts_with("audit-hash/")
 }
 
@@ -47,6 +49,9 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
             Some(id) => mounts::remount_status(ctx, id),
             None => Err(Fail::UnsupportedPath),
         },
+        "policy-explain" | "policy-explain-self" | "policy-explain-accessor" if below.is_empty() => {
+            explain::handle(ctx, permitted, first).await
+        }
         "internal" => internal::handle(ctx, permitted, below),
         "audit" => audit::handle(ctx, below).await,
         "audit-hash" => audit::hash(ctx, below),

@@ -109,6 +109,10 @@ fn sys() -> Vec<Row> {
         put("sys/capabilities", json!({"token": "<token>", "paths": ["secret/data/<path>"]})).fails(),
         put("sys/capabilities-self", json!({"paths": ["secret/data/<path>"]})),
         put("sys/capabilities-accessor", json!({"accessor": "<user>", "path": "x"})).fails(),
+        put("sys/policy-explain", json!({"token": "<token>", "path": "secret/data/<path>"})).fails(),
+        put("sys/policy-explain", json!({"policies": ["<path>"], "path": "secret/data/<path>"})),
+        put("sys/policy-explain-self", json!({"path": "secret/data/<path>", "parameters": {"k": "<value>"}})),
+        put("sys/policy-explain-accessor", json!({"accessor": "<user>", "path": "x"})).fails(),
         get("sys/internal/ui/mounts"),
         get("sys/internal/ui/mounts/<path>"),
         put(

@@ -8,6 +8,7 @@ mod bed;
 mod ceremonies;
 mod direct_tokens;
 mod escalation;
+mod explain;
 mod identity;
 mod jwt;
 mod keys_over_https;
