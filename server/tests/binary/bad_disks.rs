@@ -2,6 +2,7 @@
 //! whatever happens to the test.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::bed::Bed;
 use crate::common::{BINARY, Server};
@@ -100,8 +101,10 @@ fn a_full_audit_disk_stops_requests_and_not_for_ever() {
     assert_eq!(told.status.code(), Some(0), "what needs no record is answered: {told:?}");
     inside(&ready.server, "mount -o remount,size=32m \"$1/audit\"", &ready.bed);
     // The volume is looked at once a second.
+    let end = Instant::now() + Duration::from_secs(120);
     while read("app").status == 500 {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(Instant::now() < end, "there is room, and requests are still refused");
+        std::thread::sleep(Duration::from_millis(50));
     }
     let verify = format!("{BINARY} audit verify \"$1/audit\" | grep ': intact, '");
     inside(&ready.server, &verify, &ready.bed);

@@ -21,6 +21,21 @@ const STEPS_MAX: u32 = 500;
 /// How long background work may take on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The steps that the ceremonies below are ended at by name.
+pub(crate) const STEPS: [Step; 11] = [
+    Step::CommitterBeforeWrite,
+    Step::CommitterBeforeSync,
+    Step::CommitterAfterSync,
+    Step::CommitterDurable,
+    Step::TokensKilled,
+    Step::MountTainted,
+    Step::MountTakenBack,
+    Step::MountErasing,
+    Step::Rotated,
+    Step::Rekeyed,
+    Step::Rewrapped,
+];
+
 /// One crash of a ceremony.
 struct Crash {
     order: Order,
@@ -320,4 +335,36 @@ pub(crate) fn start() {
     });
     assert!(dying > 0, "no start was cut off");
     stage.run(rewrapped(&stage.client()));
+}
+
+/// An initialisation is there or not. If it is and nobody was told its keys, it holds nothing, and is shut for good.
+pub(crate) fn initialise() {
+    for step in &STEPS[..4] {
+        let mut vault = Vault::bare(&std::env::current_exe().unwrap());
+        let mut server = vault.start();
+        let order = Order { step: Some(*step), count: 1 };
+        let place = format!("step {order}");
+        order.give(&vault.order);
+        let init = ["operator", "init", "--key-shares", "1", "--key-threshold", "1"];
+        vault.shell(&server).fails(&init);
+        vault.died(&mut server, order, &place);
+        let server = vault.start();
+        let status = vault.runtime.block_on(ask(&vault.client(&server), "sys/seal-status"));
+        let there = status["initialized"] == true;
+        println!("crash: {place}: initialised: {there}");
+        match step {
+            Step::CommitterBeforeWrite => assert!(!there, "{place}: nothing was written"),
+            Step::CommitterDurable => assert!(there, "{place}: it was durable"),
+            _ => {}
+        }
+        if there {
+            let (_, said) = vault.shell(&server).fails(&init);
+            assert!(said.contains("already initialized"), "{place}: {said}");
+            let key = "00".repeat(33);
+            assert!(!opens(&vault, &server, &key), "{place}: it opens by nobody's key");
+        } else {
+            vault.initialise(&server);
+            vault.runtime.block_on(rewrapped(&vault.client(&server)));
+        }
+    }
 }

@@ -22,13 +22,14 @@ mod vault;
 
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 9] = [
+const TESTS: [(&str, fn()); 10] = [
     ("a_server_killed_at_any_step_of_a_write_keeps_its_word", story::kills),
     ("a_token_whose_end_was_cut_off_is_dead_with_its_line_or_alive_with_it", ceremonies::token_line),
     ("a_mount_whose_end_was_cut_off_is_there_whole_or_goes", ceremonies::unmount),
     ("a_rotation_that_was_cut_off_loses_no_row", ceremonies::rotate),
     ("of_the_keys_of_a_rekey_that_was_cut_off_exactly_one_set_opens", ceremonies::rekey),
     ("a_start_that_was_cut_off_is_begun_again", ceremonies::start),
+    ("an_initialisation_that_was_cut_off_is_there_or_not", ceremonies::initialise),
     ("what_is_lost_or_forged_is_noticed", forged::noticed),
     ("the_binary_that_ships_cannot_be_told_to_die", story::ships_unarmed),
     ("nothing_that_ships_arms_a_step_and_every_step_is_somewhere", story::nothing_arms),

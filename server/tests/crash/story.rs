@@ -124,5 +124,7 @@ pub(crate) fn nothing_arms() {
     }
     for step in Step::ALL {
         assert!(reached.contains(&format!("failpoint::reach(Step::{step:?})")), "{step:?} is nowhere");
+        let died_at = STEPS.contains(step) || crate::ceremonies::STEPS.contains(step);
+        assert!(died_at, "nothing here is ended at {step:?}");
     }
 }

@@ -28,25 +28,34 @@ pub(crate) struct Vault {
 impl Vault {
     /// Initialised, unsealed, and with what the writers need.
     pub(crate) fn new(program: &Path) -> (Self, Server) {
+        let mut vault = Self::bare(program);
+        let server = vault.start();
+        vault.initialise(&server);
+        (vault, server)
+    }
+
+    /// A directory in which nothing ran yet.
+    pub(crate) fn bare(program: &Path) -> Self {
         let bed = Bed::new();
         let order = bed.path("order");
         let runtime = Runtime::new().unwrap();
         let program = program.to_owned();
-        let mut vault = Self { bed, program, order, key: String::new(), root: String::new(), runtime };
-        let server = vault.start();
-        let shell = vault.shell(&server);
+        Self { bed, program, order, key: String::new(), root: String::new(), runtime }
+    }
+
+    pub(crate) fn initialise(&mut self, server: &Server) {
+        let shell = self.shell(server);
         let made = shell.json(&["operator", "init", "--key-shares", "1", "--key-threshold", "1"]);
-        made["unseal_keys_b64"][0].as_str().unwrap().clone_into(&mut vault.key);
-        made["root_token"].as_str().unwrap().clone_into(&mut vault.root);
-        vault.unseal(&server);
-        let client = vault.client(&server);
-        vault.runtime.block_on(async {
+        made["unseal_keys_b64"][0].as_str().unwrap().clone_into(&mut self.key);
+        made["root_token"].as_str().unwrap().clone_into(&mut self.root);
+        self.unseal(server);
+        let client = self.client(server);
+        self.runtime.block_on(async {
             let kv = json!({"type": "kv", "options": {"version": "2"}});
             client.write("sys/mounts/secret", &kv).await.unwrap();
             let maker = json!({"policy": "path \"auth/token/create\" { capabilities = [\"update\"] }"});
             client.write("sys/policies/acl/maker", &maker).await.unwrap();
         });
-        (vault, server)
     }
 
     /// Starts the server, sealed.
