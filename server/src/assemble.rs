@@ -41,8 +41,9 @@ pub(crate) fn assemble(config: &Config) -> anyhow::Result<Assembled> {
 fn store(storage: &Storage) -> anyhow::Result<Arc<dyn Store>> {
     match storage {
         Storage::Memory => Ok(Arc::new(MemoryStore::new())),
-        Storage::Embedded { path } => {
-            let store = EmbeddedStore::open(path).with_context(|| format!("storage {}", path.display()))?;
+        Storage::Embedded { path, cache_bytes } => {
+            let opened = EmbeddedStore::open_with(path, *cache_bytes);
+            let store = opened.with_context(|| format!("storage {}", path.display()))?;
             Ok(Arc::new(store))
         }
     }

@@ -149,6 +149,8 @@ pub(crate) enum Storage {
     Embedded {
         /// The directory.
         path: PathBuf,
+        /// Memory for pages of the data file.
+        cache_bytes: usize,
     },
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use coffer_core::hcl::{self, Block, Body, Entry, HclError, Position};
+use coffer_storage::embedded::{CACHE_BYTES, CACHE_BYTES_MIN};
 use coffer_vault::{CacheSettings, Outbound};
 
 use super::{Config, ConfigError, Listener, LogFormat, Storage};
@@ -30,7 +31,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "token_request_rate",
 ];
 /// What may stand in `storage "embedded"`.
-pub(super) const EMBEDDED: &[&str] = &["path"];
+pub(super) const EMBEDDED: &[&str] = &["path", "cache_size"];
 /// Keys of Vault's that mean nothing here, and why.
 pub(super) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("disable_mlock", "memory is not locked by this release"),
@@ -83,7 +84,7 @@ pub(super) fn config(sources: &[(String, String)]) -> Result<Config, ConfigError
         .ok_or_else(|| whole("expected storage: storage \"embedded\" { path = \"/var/lib/coffer\" }"))?;
     let audit_dir = match (found.audit.dir, &storage) {
         (Some(dir), _) => dir,
-        (None, Storage::Embedded { path }) => path.join("audit"),
+        (None, Storage::Embedded { path, .. }) => path.join("audit"),
         (None, Storage::Memory) => {
             return Err(whole(
                 "expected audit: audit \"file\" { file_path = \"/var/log/coffer/audit.log\" }",
@@ -202,14 +203,16 @@ impl Reader<'_> {
                 Ok(Storage::Memory)
             }
             "embedded" => {
-                let mut dir = None;
+                let (mut dir, mut cache) = (None, CACHE_BYTES);
                 for entry in &block.body.entries {
-                    if self.knows(entry, EMBEDDED) {
-                        dir = Some(path(entry)?);
+                    match entry.key.as_str() {
+                        "path" => dir = Some(path(entry)?),
+                        "cache_size" => cache = page_cache_bytes(entry)?,
+                        _ => drop(self.knows(entry, EMBEDDED)),
                     }
                 }
                 let path = dir.ok_or_else(|| missing(block, "path", "the path of a directory"))?;
-                Ok(Storage::Embedded { path })
+                Ok(Storage::Embedded { path, cache_bytes: cache })
             }
             other => {
                 let message = format!("storage {other:?}: expected \"embedded\" or \"inmem\"");
@@ -296,6 +299,13 @@ fn cache_bytes(entry: &Entry) -> Read<usize> {
     match usize::try_from(entry.as_int()?) {
         Ok(bytes) if bytes <= 1 << 40 => Ok(bytes),
         _ => Err(wrong(entry, "a number of bytes; 0 keeps nothing")),
+    }
+}
+
+fn page_cache_bytes(entry: &Entry) -> Read<usize> {
+    match usize::try_from(entry.as_int()?) {
+        Ok(bytes) if (CACHE_BYTES_MIN..=1 << 40).contains(&bytes) => Ok(bytes),
+        _ => Err(wrong(entry, &format!("a number of bytes, at least {CACHE_BYTES_MIN}"))),
     }
 }
 

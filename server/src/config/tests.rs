@@ -1,5 +1,6 @@
 //! Configurations, right and wrong, with the very words of the refusals.
 
+use coffer_storage::embedded::CACHE_BYTES;
 use coffer_vault::{AuditSettings, Covered, Durability, OnFailure, Outbound};
 
 use super::*;
@@ -59,7 +60,10 @@ pid_file = "/run/coffer.pid"
             proxies: None
         }]
     );
-    assert_eq!(config.storage, Storage::Embedded { path: "/var/lib/coffer".into() });
+    assert_eq!(
+        config.storage,
+        Storage::Embedded { path: "/var/lib/coffer".into(), cache_bytes: CACHE_BYTES }
+    );
     assert_eq!(config.audit_dir, PathBuf::from("/var/log/coffer"));
     assert_eq!(config.default_lease_ttl, Some(Duration::from_secs(3600)));
     assert_eq!(config.max_lease_ttl, Some(Duration::from_secs(86_400)));
@@ -81,7 +85,7 @@ fn several_files_and_directories_add_up() {
     write("notes.txt", "this is no configuration");
     let config = Config::load(&[dir.path().to_owned()]).unwrap();
     assert_eq!(config.listeners.len(), 1);
-    assert_eq!(config.storage, Storage::Embedded { path: "/d".into() });
+    assert_eq!(config.storage, Storage::Embedded { path: "/d".into(), cache_bytes: CACHE_BYTES });
     assert_eq!(config.log_level.as_deref(), Some("debug"), "the last one counts");
     let more = dir.path().join("30-more.hcl").display().to_string();
     assert_eq!(config.warnings, [format!("{more}:2:1: unknown key \"frobnicate\" is ignored")]);
@@ -400,5 +404,18 @@ fn requests_and_connections_of_one_client_are_limited_as_configured() {
     }
     for wrong in ["client_request_rate = 0", "token_request_rate = -1"] {
         assert!(Config::parse("f", &source("", wrong)).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_stores_memory_for_pages_can_be_said_and_has_a_least() {
+    let with = |size: &str| {
+        let storage = format!("storage \"embedded\" {{\n path = \"/d\"\n cache_size = {size}\n}}\n");
+        Config::parse("c.hcl", &format!("{TLS}{storage}")).map_err(|error| error.to_string())
+    };
+    let storage = with("33554432").unwrap().storage;
+    assert_eq!(storage, Storage::Embedded { path: "/d".into(), cache_bytes: 33_554_432 });
+    for wrong in ["0", "-1", "1000", "\"much\""] {
+        assert!(with(wrong).unwrap_err().contains("cache_size"), "{wrong}");
     }
 }

@@ -38,8 +38,11 @@ const FORMAT_NOW: u64 = 1;
 pub const DATA_FILE: &str = "coffer.redb";
 /// Name of the lock file in the directory.
 pub const LOCK_FILE: &str = "LOCK";
-/// Memory for pages, unless told otherwise.
-pub const CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Memory for pages of the data file, in bytes, unless told otherwise. A tenth of it holds what a commit has not written
+/// yet. Small: what is asked for often is answered from caches above this room, and the kernel keeps the file's pages, too.
+pub const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// The least memory for pages: below it a commit writes many pages twice.
+pub const CACHE_BYTES_MIN: usize = 1024 * 1024;
 
 /// Opens the place where the bytes are; called again after an IO error.
 pub type OpenBackend = Box<dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
@@ -59,6 +62,11 @@ pub struct EmbeddedStore {
 impl EmbeddedStore {
     /// Opens the store in `dir`, which is created if need be. Fails if another process has it.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, CACHE_BYTES)
+    }
+
+    /// The same with this much memory for pages, in bytes; at least [`CACHE_BYTES_MIN`].
+    pub fn open_with(dir: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unavailable)?;
         match std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)) {
             // The root of a Kubernetes volume belongs to somebody else. The files in it are private in any case.
@@ -89,15 +97,20 @@ impl EmbeddedStore {
             let stat = nix::sys::statvfs::statvfs(&free_dir).ok()?;
             Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
         });
-        let mut store = Self::with_backend(open, free)?;
+        let mut store = Self::over(open, free, cache_bytes)?;
         store._lock = Some(lock);
         Ok(store)
     }
 
     /// Opens the store over any place for bytes. This is the seam for tests that cut the power or fill the disk.
     pub fn with_backend(open: OpenBackend, free: FreeBytes) -> Result<Self, StoreError> {
+        Self::over(open, free, CACHE_BYTES)
+    }
+
+    fn over(open: OpenBackend, free: FreeBytes, cache_bytes: usize) -> Result<Self, StoreError> {
+        let cache_bytes = cache_bytes.max(CACHE_BYTES_MIN);
         let health = Arc::new(Health::default());
-        let database = open_database(&open, &health)?;
+        let database = open_database(&open, &health, cache_bytes)?;
         let version = stored_version(&database).map_err(storage)?;
         let shared = Arc::new(Shared {
             database: RwLock::new(Slot::Open(database)),
@@ -105,6 +118,7 @@ impl EmbeddedStore {
             live: Mutex::new(Live { committed: version, snapshots: BTreeMap::new() }),
             open,
             free,
+            cache_bytes,
         });
         let (requests, receiver) = mpsc::channel(BATCH_MAX);
         let committer = Committer::new(Arc::clone(&shared), version);
@@ -159,6 +173,8 @@ pub(crate) struct Shared {
     live: Mutex<Live>,
     open: OpenBackend,
     free: FreeBytes,
+    /// For pages.
+    cache_bytes: usize,
 }
 
 /// Which versions somebody still reads.
@@ -217,7 +233,7 @@ impl Shared {
 
     fn open_into(&self, slot: &mut Slot) -> Result<(), StoreError> {
         let health = Arc::new(Health::default());
-        let database = open_database(&self.open, &health)?;
+        let database = open_database(&self.open, &health, self.cache_bytes)?;
         *lock(&self.health) = health;
         *slot = Slot::Open(database);
         Ok(())
@@ -357,11 +373,15 @@ impl Txn for EmbeddedTxn {
     }
 }
 
-fn open_database(open: &OpenBackend, health: &Arc<Health>) -> Result<Database, StoreError> {
+fn open_database(
+    open: &OpenBackend,
+    health: &Arc<Health>,
+    cache_bytes: usize,
+) -> Result<Database, StoreError> {
     let inner = open().map_err(unavailable)?;
     let backend = Watched { inner, health: Arc::clone(health) };
     let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
+    builder.set_cache_size(cache_bytes);
     builder.set_repair_callback(|session| {
         tracing::info!(progress = session.progress(), "checking the embedded store after an unclean stop");
     });
