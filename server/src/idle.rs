@@ -46,8 +46,8 @@ impl Idle {
 
 impl InFlight {
     /// The reply's body, which keeps the request in flight until it is sent or given up.
-    pub(crate) fn until_end_of(self, body: Body) -> Body {
-        Body::new(Reply { body, _in_flight: self })
+    pub(crate) const fn until_end_of(self, body: Body) -> Reply {
+        Reply { body, _in_flight: self }
     }
 }
 
@@ -57,7 +57,8 @@ impl Drop for InFlight {
     }
 }
 
-struct Reply {
+/// A reply's body.
+pub(crate) struct Reply {
     body: Body,
     _in_flight: InFlight,
 }
@@ -96,7 +97,7 @@ mod tests {
         let body = idle.begin().until_end_of(Body::from("x"));
         let waiting = tokio::time::timeout(Duration::from_secs(100), idle.for_long(time)).await;
         assert!(waiting.is_err(), "a reply is on its way");
-        assert_eq!(axum::body::to_bytes(body, 10).await.unwrap(), "x");
+        assert_eq!(axum::body::to_bytes(Body::new(body), 10).await.unwrap(), "x");
         idle.for_long(time).await;
     }
 }

@@ -1,16 +1,16 @@
-//! The accept loop: connections in, requests to the router, a graceful end.
+//! The accept loop: connections in, requests to the API, a graceful end.
 //!
 //! Every connection is bounded: its handshake in time, its headers in time and size, its number by a cap.
 //! Never looks into a request.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use coffer_api::{Peer, TrustedProxies};
+use coffer_api::{Api, Peer, TrustedProxies};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -21,7 +21,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt;
 
 use crate::config::{Limits, Listener};
 use crate::idle::Idle;
@@ -83,7 +82,7 @@ impl Bound {
     }
 
     /// Serves until `closing` turns true, then lets requests in flight finish.
-    pub(crate) async fn serve(self, router: Router, mut closing: watch::Receiver<bool>) {
+    pub(crate) async fn serve(self, api: Api, mut closing: watch::Receiver<bool>) {
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())
@@ -95,6 +94,7 @@ impl Bound {
             .max_header_list_size(HEADER_BYTES_MAX as u32)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_ANSWER);
+        let api = Arc::new(api);
         let connections = Arc::new(Semaphore::new(self.connections_max));
         let clients = Clients::new(self.per_client_max);
         let graceful = GracefulShutdown::new();
@@ -114,8 +114,8 @@ impl Bound {
                 tracing::debug!(%peer, "too many connections from this address");
                 continue;
             }
-            let (http, router, idle_max) = (http.clone(), router.clone(), self.limits.idle);
-            let connection = Connection { http, router, peer, proxies, idle_max, permit, place };
+            let (http, api, idle_max) = (http.clone(), Arc::clone(&api), self.limits.idle);
+            let connection = Connection { http, api, peer, proxies, idle_max, permit, place };
             let watcher = graceful.watcher();
             match acceptor.clone() {
                 None => drop(tokio::spawn(connection.serve(stream, watcher))),
@@ -161,7 +161,7 @@ async fn accept(
 
 struct Connection {
     http: auto::Builder<TokioExecutor>,
-    router: Router,
+    api: Arc<Api>,
     peer: SocketAddr,
     proxies: Option<Arc<TrustedProxies>>,
     idle_max: Duration,
@@ -174,7 +174,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { http, router, peer, proxies, idle_max, permit, place } = self;
+        let Self { http, api, peer, proxies, idle_max, permit, place } = self;
         let idle = Idle::default();
         let busy = idle.clone();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -183,8 +183,11 @@ impl Connection {
             if let Some(proxies) = &proxies {
                 request.extensions_mut().insert(Arc::clone(proxies));
             }
-            let answer = router.clone().oneshot(request.map(Body::new));
-            async move { answer.await.map(|response| response.map(|body| in_flight.until_end_of(body))) }
+            let api = Arc::clone(&api);
+            async move {
+                let response = coffer_api::respond(&api, request.map(Body::new)).await;
+                Ok::<_, Infallible>(response.map(|body| in_flight.until_end_of(body)))
+            }
         });
         let connection =
             http.serve_connection_with_upgrades(TokioIo::new(Prompt::new(stream, FIRST_BYTES)), service);

@@ -203,8 +203,7 @@ impl Running {
             addresses.push(address);
             let Limits { body_bytes_max, body_time, .. } = listener.limits();
             let limits = coffer_api::Limits { body_bytes_max, body_time, ..api.limits };
-            let router = coffer_api::router(Api { limits, ..api.clone() });
-            listeners.spawn(listener.serve(router, closed.clone()));
+            listeners.spawn(listener.serve(Api { limits, ..api.clone() }, closed.clone()));
         }
         let storage = config.storage.name();
         tracing::info!(storage, audit = %config.audit_dir.display(), version = env!("CARGO_PKG_VERSION"), "started");

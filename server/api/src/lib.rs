@@ -22,5 +22,5 @@ mod fuzz_bodies;
 mod tests;
 
 pub use forwarded::TrustedProxies;
-pub use routes::router;
+pub use routes::respond;
 pub use state::{Api, Limits, Peer};

@@ -6,13 +6,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request as HttpRequest, State};
+use axum::body::{Body, HttpBody as _};
+use axum::extract::Request as HttpRequest;
 use axum::response::Response;
 use coffer_vault::{Admission, Refusal, Request, StatusRequest};
-use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
+use http::{HeaderMap, Method};
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
@@ -22,11 +22,6 @@ use crate::forwarded::TrustedProxies;
 use crate::parse::{self, Head, Unfit};
 use crate::state::{Api, Peer};
 use crate::{answer, events, json, rate, status};
-
-/// Everything the server answers.
-pub fn router(api: Api) -> Router {
-    Router::new().fallback(entry).with_state(api)
-}
 
 /// The table.
 async fn route(api: &Api, id: &str, parts: &mut Parts, body: Body) -> Result<Response, Unfit> {
@@ -66,13 +61,23 @@ async fn route(api: &Api, id: &str, parts: &mut Parts, body: Body) -> Result<Res
     Ok(answer::status(reply))
 }
 
-async fn entry(State(api): State<Api>, request: HttpRequest) -> Response {
+/// Answers any request.
+pub async fn respond(api: &Api, request: HttpRequest) -> Response {
     let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
     let (mut parts, body) = request.into_parts();
-    match route(&api, &id, &mut parts, body).await {
+    let response = match route(api, &id, &mut parts, body).await {
         Ok(response) => response,
-        Err(why) => refuse(&api, id, &parts, &why).await,
+        Err(why) => refuse(api, id, &parts, &why).await,
+    };
+    if parts.method == Method::HEAD { headers_only(response) } else { response }
+}
+
+/// The answer to `HEAD`: what `GET` would say of its length, and nothing of it.
+fn headers_only(mut response: Response) -> Response {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
+    response.map(|_| Body::empty())
 }
 
 /// A request that the rate limits let go on.

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -17,9 +16,8 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tower::ServiceExt;
 
-use crate::{Api, Limits, router};
+use crate::{Api, Limits, respond};
 
 /// Every look at it is a millisecond later.
 #[derive(Default)]
@@ -41,7 +39,7 @@ impl FetchKeys for NoKeys {
 }
 
 pub(crate) struct Bed {
-    router: Router,
+    api: Api,
     vault: Arc<Vault>,
     pub(crate) token: String,
     closing: watch::Sender<bool>,
@@ -64,8 +62,8 @@ fn fresh(limits: Limits) -> Bed {
     })
     .unwrap();
     let (closing, closed) = watch::channel(false);
-    let router = router(Api { vault: Arc::clone(&vault), clock, closing: closed, limits });
-    Bed { router, vault, token: String::new(), closing, audit }
+    let api = Api { vault: Arc::clone(&vault), clock, closing: closed, limits };
+    Bed { api, vault, token: String::new(), closing, audit }
 }
 
 /// A vault ready for use, with `secret/` mounted.
@@ -81,7 +79,7 @@ async fn bed() -> Bed {
 
 impl Bed {
     pub(crate) async fn send(&self, request: Request<Body>) -> Response {
-        self.router.clone().oneshot(request).await.unwrap()
+        respond(&self.api, request).await
     }
 
     /// As root, with a JSON body unless it is null.
