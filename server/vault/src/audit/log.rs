@@ -33,8 +33,12 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 const BATCH_BYTES: usize = 1 << 20;
 /// How many batches a request writes before it leaves the pen to the thread: it has an answer of its own to give.
 const ROUNDS: usize = 4;
-/// A batch that took longer makes the thread the writer for [`SLOW_FOR`], so that no request's worker is held up.
-const SLOW: Duration = Duration::from_millis(2);
+/// Most records fit into this: growing costs more than the room.
+const RECORD_BYTES: usize = 768;
+/// A batch that took longer makes the thread the writer for [`SLOW_FOR`], so that no request's worker is held up. Not a
+/// few milliseconds: that long takes every write that meets a sync, or whose thread the system sets aside, and handing
+/// each record to another thread costs more than the request itself.
+const SLOW: Duration = Duration::from_millis(20);
 const SLOW_FOR: Duration = Duration::from_secs(1);
 /// How long a request waits for its record. One that gives up has failed; its record may still get written.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -147,8 +151,10 @@ impl AuditLog {
         let covered = self.covered();
         let hidden =
             covered.any().then(|| cover::cover(record, covered, self.shared.salt.load().as_ref().as_ref()));
-        let record = serde_json::to_string(hidden.as_ref().unwrap_or(record))
-            .map_err(|_| NotWritten::Limit("an audit record cannot be written as JSON"))?;
+        let mut text = Vec::with_capacity(RECORD_BYTES);
+        let unfit = || NotWritten::Limit("an audit record cannot be written as JSON");
+        serde_json::to_writer(&mut text, hidden.as_ref().unwrap_or(record)).map_err(|_| unfit())?;
+        let record = String::from_utf8(text).map_err(|_| unfit())?;
         if record.len() + CHAIN_FIELDS > MAX_LINE_BYTES {
             return Err(NotWritten::Limit("an audit record does not fit into a line"));
         }
