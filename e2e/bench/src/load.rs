@@ -11,7 +11,8 @@ use tokio::task::LocalSet;
 
 use crate::connection::Connection;
 use crate::histogram::Histogram;
-use crate::process::Process;
+use crate::machine;
+use crate::process::{Process, processor_time};
 use crate::requests::{self, Maker, Rng, Turn};
 
 /// Whom to ask, and with how many at once.
@@ -34,6 +35,8 @@ pub(crate) struct Measured {
     pub(crate) server_cpu_us: f64,
     /// Arrivals that were planned and not answered in time.
     pub(crate) unanswered: u64,
+    /// How many cores' time others on this machine took meanwhile; none where nobody knows.
+    pub(crate) others: Option<f64>,
 }
 
 impl Measured {
@@ -95,9 +98,12 @@ where
             .collect();
         ready.wait();
         std::thread::sleep(span.warm_up);
-        let (since, cpu) = (Instant::now(), server.cpu()?);
+        let (since, cpu, all) = (Instant::now(), server.cpu()?, shared_time());
         std::thread::sleep(span.measure);
         let (took, cpu) = (since.elapsed(), server.cpu()?.saturating_sub(cpu));
+        let others = shared_time().zip(all).map(|(now, then)| {
+            now.saturating_sub(then).saturating_sub(cpu).as_secs_f64() / took.as_secs_f64()
+        });
         let mut seen = Seen::new();
         for thread in threads {
             let part = thread.join().map_err(|_| anyhow::anyhow!("a thread of the generator panicked"))?;
@@ -110,9 +116,15 @@ where
             errors: seen.errors,
             first_error: seen.first_error,
             unanswered: seen.unanswered,
+            others,
             took,
         })
     })
+}
+
+/// Processor time of everybody but this process.
+fn shared_time() -> Option<Duration> {
+    machine::busy().zip(processor_time("self").ok()).map(|(all, own)| all.saturating_sub(own))
 }
 
 /// Asks as fast as it is answered.
@@ -237,7 +249,8 @@ async fn write_once(connection: &mut Connection, request: &[u8]) -> Result<()> {
         let (status, body) = connection.ask(request).await?;
         match status {
             200 => return Ok(()),
-            500.. if since.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(50)).await,
+            // It has lost its leader and names another: itself, in a moment.
+            307 | 500.. if since.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(50)).await,
             _ => bail!("loading: {status} {}", String::from_utf8_lossy(&body)),
         }
     }

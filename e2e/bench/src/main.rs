@@ -10,6 +10,7 @@ mod connection;
 mod histogram;
 mod load;
 mod machine;
+mod markdown;
 mod open_loop;
 mod pki;
 mod plan;

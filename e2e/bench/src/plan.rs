@@ -28,6 +28,8 @@ pub(crate) struct Row {
     pub(crate) errors: u64,
     pub(crate) first_error: Option<u16>,
     pub(crate) unanswered: u64,
+    /// Cores' time that others took meanwhile.
+    pub(crate) others: Option<f64>,
     pub(crate) seconds: Option<f64>,
     pub(crate) memory: Option<Memory>,
     /// Secrets there were.
@@ -88,11 +90,13 @@ impl One<'_> {
         let secrets = self.settings.secrets;
         if self.kind == Kind::Ceiling {
             self.closed("reads", &service, &requests::reads(&service.tokens, secrets))?;
+            self.paced("paced", &service, secrets)?;
             self.mix("mix", self.settings.mix_rate, &service, secrets)?;
             return self.memory("memory", &service, secrets);
         }
         self.load("load", &service, 0, secrets, Duration::from_secs(600))?;
         self.closed("reads", &service, &requests::reads(&service.tokens, secrets))?;
+        self.paced("paced", &service, secrets)?;
         self.closed("writes", &service, &requests::writes(&service.tokens, secrets))?;
         self.memory("memory", &service, secrets)?;
         self.mix("mix", self.settings.mix_rate, &service, secrets)?;
@@ -107,9 +111,14 @@ impl One<'_> {
         self.closed("creates", &service, &requests::creates(&service.tokens))?;
         self.start("start", &mut service, false, secrets)?;
         if self.kind != Kind::CofferDisk && self.settings.many > secrets {
-            let limit = self.settings.load_limit;
+            let limit = if self.kind == Kind::OpenBao {
+                self.settings.load_limit_openbao
+            } else {
+                self.settings.load_limit
+            };
             let there = self.load("load-many", &service, secrets, self.settings.many, limit)?;
             self.closed("reads-many", &service, &requests::reads(&service.tokens, there))?;
+            self.paced("paced-many", &service, there)?;
             self.memory("memory-many", &service, there)?;
             self.start("start-many", &mut service, false, there)?;
             self.start("start-many-after-kill", &mut service, true, there)?;
@@ -130,11 +139,20 @@ impl One<'_> {
     }
 
     fn mix(&mut self, name: &str, rate: u64, service: &Service, secrets: u64) -> Result<()> {
+        self.planned(name, rate, service, &requests::mix(&service.tokens, secrets))
+    }
+
+    /// Reads at a rate that leaves every server idle most of the time: what one reader waits.
+    fn paced(&mut self, name: &str, service: &Service, secrets: u64) -> Result<()> {
+        let rate = self.settings.mix_rate / 10;
+        self.planned(name, rate, service, &requests::reads(&service.tokens, secrets))
+    }
+
+    fn planned(&mut self, name: &str, rate: u64, service: &Service, maker: &requests::Maker) -> Result<()> {
         if self.settings.wants_row(name) {
-            let maker = requests::mix(&service.tokens, secrets);
             // One thread: the pace needs little, and each more takes a core from the server.
             let target = load::Target { threads: 1, ..service.target.clone() };
-            let measured = open_loop::planned(&target, self.span(), rate, &maker, &service.process)?;
+            let measured = open_loop::planned(&target, self.span(), rate, maker, &service.process)?;
             self.latencies(name, &measured);
         }
         Ok(())
@@ -152,6 +170,7 @@ impl One<'_> {
             errors: measured.errors,
             first_error: measured.first_error,
             unanswered: measured.unanswered,
+            others: measured.others,
             ..Row::default()
         });
     }

@@ -67,13 +67,7 @@ impl Process {
 
     /// Processor time used so far.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name may hold anything but ends at the last parenthesis.
-        let fields = text.rsplit_once(')').context("/proc: stat")?.1;
-        let ticks: u64 =
-            fields.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap_or(0)).sum();
-        let per_second = sysconf(SysconfVar::CLK_TCK)?.context("clock ticks")?;
-        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+        processor_time(&self.child.id().to_string())
     }
 
     /// Memory in use now.
@@ -94,6 +88,16 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Processor time a process has used so far, by its id or `self`.
+pub(crate) fn processor_time(id: &str) -> Result<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    // The name may hold anything but ends at the last parenthesis.
+    let fields = text.rsplit_once(')').context("/proc: stat")?.1;
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap_or(0)).sum();
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.context("clock ticks")?;
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
 fn kibibytes(text: &str, name: &str) -> Option<u64> {

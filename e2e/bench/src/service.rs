@@ -69,7 +69,7 @@ impl Service {
         let dir = tempfile::Builder::new().prefix("coffer-bench-").tempdir_in(&settings.scratch)?;
         pki.write(dir.path())?;
         let address = free_address()?;
-        configure(kind, dir.path(), address)?;
+        configure(kind, dir.path(), address, settings)?;
         let binary = match kind {
             Kind::OpenBao => settings.bao.clone(),
             Kind::Coffer | Kind::CofferDisk => settings.coffer.clone(),
@@ -237,7 +237,7 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn configure(kind: Kind, dir: &Path, address: SocketAddr) -> Result<()> {
+fn configure(kind: Kind, dir: &Path, address: SocketAddr, settings: &Settings) -> Result<()> {
     let at = dir.display();
     let listener = format!(
         "listener \"tcp\" {{\n  address = \"{address}\"\n  tls_cert_file = \"{at}/{CERT}\"\n  \
@@ -262,7 +262,8 @@ fn configure(kind: Kind, dir: &Path, address: SocketAddr) -> Result<()> {
             let durability = if kind == Kind::CofferDisk { "disk" } else { "process" };
             format!(
                 "{listener}log_level = \"error\"\nstorage \"embedded\" {{\n  path = \"{at}/store\"\n}}\n\
-                 audit \"file\" {{\n  file_path = \"{at}/audit/audit.log\"\n  durability = \"{durability}\"\n}}\n"
+                 audit \"file\" {{\n  file_path = \"{at}/audit/audit.log\"\n  durability = \"{durability}\"\n}}\n{}\n",
+                settings.coffer_config
             )
         }
     };

@@ -19,8 +19,10 @@ pub(crate) struct Settings {
     pub(crate) secrets: u64,
     /// Secrets in the large set; 0 leaves it out.
     pub(crate) many: u64,
-    /// How long loading the large set may take for each server; what is there then is measured.
+    /// How long loading the large set may take; what is there then is measured.
     pub(crate) load_limit: Duration,
+    /// The same for OpenBao, which would need a quarter of an hour for a million.
+    pub(crate) load_limit_openbao: Duration,
     /// Connections that ask at once, one request at a time each.
     pub(crate) connections: usize,
     /// Threads of the load generator.
@@ -31,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) only: Vec<String>,
     /// Rows are measured only if named here; empty for all.
     pub(crate) rows: Vec<String>,
+    /// Further lines for Coffer's configuration, to try what a setting does.
+    pub(crate) coffer_config: String,
     /// The binaries.
     pub(crate) coffer: PathBuf,
     pub(crate) bao: PathBuf,
@@ -57,12 +61,14 @@ impl Settings {
             warm_up: seconds("COFFER_BENCH_WARM_UP", pick(1, 3))?,
             secrets: number("COFFER_BENCH_SECRETS", 10_000)?,
             many: number("COFFER_BENCH_MANY", pick(50_000, 1_000_000))?,
-            load_limit: seconds("COFFER_BENCH_LOAD_LIMIT", pick(15, 300))?,
+            load_limit: seconds("COFFER_BENCH_LOAD_LIMIT", pick(10, 400))?,
+            load_limit_openbao: seconds("COFFER_BENCH_LOAD_LIMIT_OPENBAO", pick(10, 90))?,
             connections: number("COFFER_BENCH_CONNECTIONS", 64)?,
             threads: number("COFFER_BENCH_THREADS", cores)?,
             mix_rate: number("COFFER_BENCH_MIX_RATE", 10_000)?,
             only: words("COFFER_BENCH_ONLY"),
             rows: words("COFFER_BENCH_ROWS"),
+            coffer_config: std::env::var("COFFER_BENCH_COFFER_CONFIG").unwrap_or_default(),
             coffer: path("COFFER_BENCH_COFFER")?,
             bao: path("COFFER_BENCH_BAO")?,
             out: path("COFFER_BENCH_OUT")?,
