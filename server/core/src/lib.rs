@@ -7,6 +7,7 @@ pub mod audit;
 pub mod failpoint;
 pub mod hcl;
 pub mod lease;
+pub mod password_policy;
 pub mod path;
 pub mod policy;
 pub mod rotation;

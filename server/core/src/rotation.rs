@@ -164,7 +164,7 @@ impl<P> Rotation<P> {
                 version: self.version,
                 account: self.account,
                 until: now.plus(grace),
-                attempts: Attempts::at(now),
+                attempts: Attempts::default(),
             });
         }
         self.version = candidate.version;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use coffer_barrier::{Barrier, MountId};
 use coffer_core::secret::SecretBytes;
 use coffer_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{EngineError, ReadView, WriteView};
@@ -152,6 +153,17 @@ pub struct Effect {
     pub operation: &'static str,
 }
 
+/// Somebody who reads a rotating credential and will acknowledge the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    /// His own, and nobody else's; tells nothing.
+    pub id: String,
+    /// As operators know him.
+    pub accessor: String,
+    /// What his login said of him.
+    pub metadata: BTreeMap<String, String>,
+}
+
 /// Work that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -234,6 +246,52 @@ pub trait Engine: Send + Sync {
         _req: &EngineRequest<'_>,
     ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
         Err(EngineError::Unsupported)
+    }
+
+    /// The name of the credential that is read at `path`, if it rotates and its readers may acknowledge.
+    fn rotating<'p>(&self, _path: &'p str) -> Option<&'p str> {
+        None
+    }
+
+    /// Whether that reader of that version is written down already, or need not be. Without a reader: whoever does not
+    /// say that he will acknowledge.
+    async fn is_noted(
+        &self,
+        _view: &ReadView<'_>,
+        _name: &str,
+        _version: u64,
+        _reader: Option<&Reader>,
+    ) -> Result<bool, EngineError> {
+        Ok(true)
+    }
+
+    /// Writes a reader down before he is given the version. False if that is not the one that is handed out any more:
+    /// then it must be read again.
+    async fn note(
+        &self,
+        _view: &mut WriteView<'_>,
+        _name: &str,
+        _version: u64,
+        _reader: Option<&Reader>,
+    ) -> Result<bool, EngineError> {
+        Ok(true)
+    }
+
+    /// The reader `id` has the version that is handed out.
+    async fn acknowledge(
+        &self,
+        _view: &mut WriteView<'_>,
+        _name: &str,
+        _version: u64,
+        _id: &str,
+        _now: Timestamp,
+    ) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported)
+    }
+
+    /// What is known of a credential's rotation, and whom it waits for. None if there is no such credential.
+    async fn rotation(&self, _view: &ReadView<'_>, _name: &str) -> Result<Option<Value>, EngineError> {
+        Ok(None)
     }
 
     /// What the engine has to do by `now` without anybody asking, at most `limit` of it.

@@ -12,7 +12,9 @@ pub mod kv;
 mod view;
 
 pub use database::DatabaseEngine;
-pub use engine::{Due, Effect, Encoded, Engine, EngineReply, EngineRequest, Issue, Op, Sees, Touches};
+pub use engine::{
+    Due, Effect, Encoded, Engine, EngineReply, EngineRequest, Issue, Op, Reader, Sees, Touches,
+};
 pub use error::EngineError;
 pub use kv::{KvEngine, PlainKvEngine};
-pub use view::{ReadView, WriteView};
+pub use view::{PASSWORD_POLICY_DIR, ReadView, WriteView, password_policy_row};

@@ -12,6 +12,14 @@ use crate::{EngineError, codec};
 /// Most bytes of a system record that an engine writes.
 const SYSTEM_BYTES_MAX: usize = 1024 * 1024;
 
+/// Where password policies are listed.
+pub const PASSWORD_POLICY_DIR: &str = "sys/policies/password";
+
+/// The row of a password policy: JSON text.
+pub fn password_policy_row(name: &str) -> RowKey {
+    RowKey::path(MountId::SYSTEM, RecordKind::Entry, &format!("{PASSWORD_POLICY_DIR}/{name}"))
+}
+
 /// A consistent view of one mount's rows.
 #[derive(Clone, Copy)]
 pub struct ReadView<'a> {
@@ -71,6 +79,13 @@ impl<'a> ReadView<'a> {
     ) -> Result<Vec<String>, EngineError> {
         check(dir, true)?;
         Ok(self.read.list(self.mount, dir, after, limit).await?)
+    }
+
+    /// The text of a password policy. They belong to no mount, are no secrets, and everybody who makes passwords
+    /// needs them: the one thing an engine sees outside its own rows.
+    pub async fn password_policy(&self, name: &str) -> Result<Option<String>, EngineError> {
+        let Some(bytes) = self.read.get(&password_policy_row(name)).await? else { return Ok(None) };
+        codec::decode(&bytes, "password policy").map(Some)
     }
 
     /// The names in the order `family` that stand at `upto` or before, the earliest first.

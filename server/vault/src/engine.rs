@@ -20,6 +20,7 @@ use crate::outcome::Outcome;
 use crate::permit::Permitted;
 use crate::pipeline::Ctx;
 use crate::request::{Operation, Request};
+use crate::rotation;
 
 /// Handles a request to an engine's mount.
 pub(crate) async fn handle(
@@ -41,7 +42,7 @@ pub(crate) async fn handle(
         let request = engine_request(ctx, rest, &display_name, &sees);
         match read(&ctx.open, mount, &request).await? {
             Answer::Kept(kept) => return Ok(Outcome::encoded(kept)),
-            Answer::Engine(reply) => reply,
+            Answer::Engine(reply) => rotation::noted(ctx, permitted, mount, &request, reply).await?,
         }
     };
     let mut warnings = Vec::new();

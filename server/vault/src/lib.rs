@@ -33,6 +33,7 @@ mod quota;
 mod refusal;
 mod request;
 mod revoke;
+mod rotation;
 mod rotations;
 mod rows;
 mod status;

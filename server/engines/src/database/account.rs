@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 
 use super::connection::{Connection, PasswordForm};
 use super::role::{Role, Statements};
-use crate::engine::Issue;
+use super::username;
+use crate::engine::{EngineRequest, Issue};
 use crate::{EngineError, codec};
 
 const FORMAT: u8 = 1;
@@ -36,22 +37,22 @@ impl Account {
         role_name: &str,
         role: &Role,
         connection: &Connection,
-        display_name: &str,
-        now: Timestamp,
+        req: &EngineRequest<'_>,
+        password: SecretString,
     ) -> Result<Self, EngineError> {
-        let mut rng = rand::rng();
+        let (now, display_name) = (req.now, req.display_name);
+        let bytes_max = connection.name_bytes_max()?;
+        let role_name = short(role_name);
+        let username = match connection.username_template.as_str() {
+            "" => template::username(display_name, role_name, bytes_max, now, &mut rand::rng()),
+            own => username::render(own, display_name, role_name, now, bytes_max)?,
+        };
         let max = role.max_ttl();
         Ok(Self {
             format: FORMAT,
             connection: role.connection.clone(),
-            username: template::username(
-                display_name,
-                short(role_name),
-                connection.name_bytes_max()?,
-                now,
-                &mut rng,
-            ),
-            password: template::password(&mut rng),
+            username,
+            password,
             form: connection.form,
             expiration: (max != Duration::ZERO).then(|| now.plus(max)),
             statements: role.statements.clone(),

@@ -25,14 +25,12 @@ const SESSIONS_DEFAULT: u64 = 4;
 const SESSIONS_MAX: u64 = 64;
 
 /// What Vault's plugin also knows and this engine does not.
-const IGNORED: [&str; 7] = [
+const IGNORED: [&str; 5] = [
     "disable_escaping",
     "max_idle_connections",
-    "password_policy",
     "plugin_version",
     "root_rotation_statements",
     "skip_static_role_import_rotation",
-    "username_template",
 ];
 
 /// How generated passwords are sent to the database.
@@ -64,6 +62,12 @@ pub(super) struct Connection {
     /// Zero for the default.
     #[serde(default)]
     max_open: u64,
+    /// By which passwords are generated; empty for the usual ones.
+    #[serde(default)]
+    pub(super) password_policy: String,
+    /// How accounts are named; empty for the usual names.
+    #[serde(default)]
+    pub(super) username_template: String,
     /// Of a session, in milliseconds; zero for as long as it works.
     #[serde(default)]
     max_lifetime: u64,
@@ -84,7 +88,7 @@ impl Connection {
             (None, Some(old)) => old.plugin.clone(),
             (None, None) => return Err(EngineError::bad("empty plugin name")),
         };
-        let Some((plugin, _)) = Plugin::named(&name) else {
+        let Some((plugin, name_bytes_max)) = Plugin::named(&name) else {
             return Err(EngineError::bad(format!("unknown plugin_name: there are {}", Plugin::names())));
         };
         let url = given_or(input::text(body, "connection_url")?, stored.as_ref().map(|old| old.url.as_str()));
@@ -113,12 +117,24 @@ impl Connection {
             Some(_) => return Err(EngineError::bad("unknown password_authentication")),
         };
         let verify = input::boolean(body, "verify_connection")?;
+        let kept = |given: Option<&str>, old: fn(&Self) -> &String| match (given, &stored) {
+            (Some(given), _) => given.to_owned(),
+            (None, Some(stored)) => old(stored).clone(),
+            (None, None) => String::new(),
+        };
+        let password_policy = kept(input::text(body, "password_policy")?, |old| &old.password_policy);
+        let username_template = kept(input::text(body, "username_template")?, |old| &old.username_template);
+        if !username_template.is_empty() {
+            super::username::check(&username_template, name_bytes_max)?;
+        }
         let max_open = input::whole(body, "max_open_connections")?;
         let max_lifetime = input::duration(body, "max_connection_lifetime")?.map(super::role::millis);
         let mut merged = Self {
             format: FORMAT,
             plugin: name,
             server_name,
+            password_policy,
+            username_template,
             max_open: max_open.unwrap_or_else(|| stored.as_ref().map_or(0, |old| old.max_open)),
             max_lifetime: max_lifetime.unwrap_or_else(|| stored.as_ref().map_or(0, |old| old.max_lifetime)),
             password: SecretString::copy_of(""),
@@ -230,6 +246,7 @@ impl Connection {
             "root_ca": self.root_ca,
             "max_open_connections": self.sessions_max(),
             "max_connection_lifetime": format!("{}s", self.max_lifetime / 1000),
+            "username_template": self.username_template,
             "tls_server_name": self.server_name.clone().unwrap_or_default(),
         });
         let mut shown = object(json!({
@@ -238,7 +255,7 @@ impl Connection {
             "allowed_roles": self.allowed_roles,
             "verify_connection": self.verify,
             "custom_metadata": self.labels,
-            "password_policy": "",
+            "password_policy": self.password_policy,
             "root_credentials_rotate_statements": [],
             "rotation_pending": self.pending.is_some(),
             "connection_details": details,

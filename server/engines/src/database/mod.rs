@@ -10,27 +10,33 @@ mod driver;
 mod effects;
 mod fill;
 mod mysql;
+mod passwords;
 mod pool;
 mod postgres;
+mod readers;
 mod role;
 mod rotate;
+mod route;
 mod static_role;
 mod tls;
 mod turning;
 mod url;
+mod username;
 
 use async_trait::async_trait;
 use coffer_barrier::{Barrier, MountId};
 use coffer_core::secret::SecretBytes;
 use coffer_core::time::Timestamp;
+use serde_json::Value;
 
 use self::account::Account;
 use self::connection::Connection;
 use self::driver::{DialError, bounded, fail};
 use self::pool::{Pooled, Sessions};
 use self::role::Role;
+use self::route::{Route, route};
 use self::turning::{Moment, Turning, Turns};
-use crate::engine::{Due, Effect, Engine, EngineReply, EngineRequest, Op};
+use crate::engine::{Due, Effect, Engine, EngineReply, EngineRequest, Op, Reader};
 use crate::{EngineError, ReadView, WriteView, input};
 
 const NAME_BYTES_MAX: usize = 512;
@@ -80,7 +86,9 @@ impl DatabaseEngine {
         if !connection.allows(name) {
             return Err(EngineError::bad(format!("{name:?} is not an allowed role")));
         }
-        let account = Account::generate(name, &role, &connection, req.display_name, req.now)?;
+        let policy = role.password_policy.as_deref().unwrap_or(&connection.password_policy);
+        let password = passwords::generate(view, policy).await?;
+        let account = Account::generate(name, &role, &connection, req, password)?;
         Ok(EngineReply::Issue(account.issue(&role)?))
     }
 
@@ -96,45 +104,6 @@ impl DatabaseEngine {
             // Somebody may write it again, so the lease is not given up.
             fail(&account::target(&account.connection), true, "there is no such connection")
         })
-    }
-}
-
-/// The parts of the engine's paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route<'p> {
-    Configs,
-    Config(&'p str),
-    Roles,
-    Role(&'p str),
-    Creds(&'p str),
-    StaticRoles,
-    StaticRole(&'p str),
-    StaticCreds(&'p str),
-    RotateRole(&'p str),
-    Reset(&'p str),
-    RotateRoot(&'p str),
-    Other,
-}
-
-fn route(path: &str) -> Route<'_> {
-    let path = path.trim_end_matches('/');
-    let (head, name) = path.split_once('/').unwrap_or((path, ""));
-    if name.contains('/') {
-        return Route::Other;
-    }
-    match (head, name.is_empty()) {
-        ("config", true) => Route::Configs,
-        ("config", false) => Route::Config(name),
-        ("roles", true) => Route::Roles,
-        ("roles", false) => Route::Role(name),
-        ("creds", false) => Route::Creds(name),
-        ("static-roles", true) => Route::StaticRoles,
-        ("static-roles", false) => Route::StaticRole(name),
-        ("static-creds", false) => Route::StaticCreds(name),
-        ("rotate-role", false) => Route::RotateRole(name),
-        ("reset", false) => Route::Reset(name),
-        ("rotate-root", false) => Route::RotateRoot(name),
-        _ => Route::Other,
     }
 }
 
@@ -356,6 +325,48 @@ impl Engine for DatabaseEngine {
             }
             _ => Err(EngineError::Unsupported),
         }
+    }
+
+    fn rotating<'p>(&self, path: &'p str) -> Option<&'p str> {
+        match route(path) {
+            Route::StaticCreds(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    async fn is_noted(
+        &self,
+        view: &ReadView<'_>,
+        name: &str,
+        version: u64,
+        reader: Option<&Reader>,
+    ) -> Result<bool, EngineError> {
+        readers::is_noted(view, name, version, reader).await
+    }
+
+    async fn note(
+        &self,
+        view: &mut WriteView<'_>,
+        name: &str,
+        version: u64,
+        reader: Option<&Reader>,
+    ) -> Result<bool, EngineError> {
+        readers::note(view, name, version, reader).await
+    }
+
+    async fn acknowledge(
+        &self,
+        view: &mut WriteView<'_>,
+        name: &str,
+        version: u64,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<(), EngineError> {
+        readers::acknowledge(view, name, version, id, now).await
+    }
+
+    async fn rotation(&self, view: &ReadView<'_>, name: &str) -> Result<Option<Value>, EngineError> {
+        readers::status(view, name).await
     }
 
     async fn due(&self, view: &ReadView<'_>, now: Timestamp, limit: usize) -> Result<Vec<Due>, EngineError> {

@@ -7,6 +7,7 @@ use coffer_core::template::check_statement;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::passwords;
 use crate::engine::EngineRequest;
 use crate::input::{self, Labels, object};
 use crate::{EngineError, ReadView, WriteView};
@@ -36,6 +37,9 @@ pub(super) struct Role {
     default_ttl: u64,
     max_ttl: u64,
     labels: Option<Labels>,
+    /// Instead of the connection's.
+    #[serde(default)]
+    pub(super) password_policy: Option<String>,
 }
 
 impl Role {
@@ -52,6 +56,7 @@ impl Role {
             default_ttl: 0,
             max_ttl: 0,
             labels: None,
+            password_policy: None,
         });
         if let Some(name) = input::text(body, "db_name")? {
             name.clone_into(&mut role.connection);
@@ -69,6 +74,9 @@ impl Role {
             if let Some(statements) = input::texts(body, field, false)? {
                 *slot = checked(field, statements)?;
             }
+        }
+        if let Some(policy) = passwords::of_role(body)? {
+            role.password_policy = Some(policy).filter(|policy| !policy.is_empty());
         }
         role.check_creation()?;
         if let Some(ttl) = input::duration(body, "default_ttl")? {
@@ -115,7 +123,7 @@ impl Role {
     }
 
     pub(super) fn json(&self) -> Map<String, Value> {
-        object(json!({
+        let mut shown = object(json!({
             "db_name": self.connection,
             "creation_statements": self.statements.creation,
             "renew_statements": self.statements.renew,
@@ -125,7 +133,11 @@ impl Role {
             "max_ttl": self.max_ttl / 1000,
             "credential_type": "password",
             "custom_metadata": self.labels,
-        }))
+        }));
+        if let Some(policy) = &self.password_policy {
+            shown.insert("credential_config".to_owned(), json!({ "password_policy": policy }));
+        }
+        shown
     }
 }
 

@@ -6,11 +6,11 @@
 
 use coffer_barrier::{Barrier, BarrierError, MountId};
 use coffer_core::secret::SecretString;
-use coffer_core::template;
 
 use super::account;
 use super::connection::{self, Connection};
 use super::driver::{DialError, bounded, fail};
+use super::passwords;
 use super::pool::Sessions;
 use crate::{EngineError, ReadView, WriteView};
 
@@ -52,7 +52,7 @@ async fn stored_with_pending(
         if connection.pending.is_some() {
             return Ok(connection);
         }
-        connection.pending = Some(template::password(&mut rand::rng()));
+        connection.pending = Some(passwords::generate(&view.reading(), &connection.password_policy).await?);
         connection.generation = rand::random();
         connection::store(&mut view, name, &connection).await?;
         match writer.commit().await {

@@ -11,6 +11,7 @@ use coffer_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::passwords;
 use super::role::{STATEMENT_BYTES_MAX, checked, millis};
 use crate::engine::EngineRequest;
 use crate::input::{self, Labels, object};
@@ -45,6 +46,9 @@ pub(super) struct StaticRole {
     /// In milliseconds: how long the last of two accounts stays good.
     grace: u64,
     labels: Option<Labels>,
+    /// Instead of the connection's.
+    #[serde(default)]
+    pub(super) password_policy: Option<String>,
     pub(super) rotation: Rotation<Kept>,
     /// When the next rotation is due, whatever is under way.
     due: Timestamp,
@@ -79,6 +83,7 @@ impl StaticRole {
                 statements: Vec::new(),
                 grace: millis(GRACE_DEFAULT),
                 labels: None,
+                password_policy: None,
                 rotation: Rotation::default(),
                 due: req.now,
             },
@@ -110,6 +115,9 @@ impl StaticRole {
         }
         if let Some(statements) = input::texts(body, "rotation_statements", false)? {
             role.statements = checked("rotation_statements", statements)?;
+        }
+        if let Some(policy) = passwords::of_role(body)? {
+            role.password_policy = Some(policy).filter(|policy| !policy.is_empty());
         }
         role.check_statements()?;
         if let Some(labels) = input::labels(body)? {
@@ -163,6 +171,11 @@ impl StaticRole {
             .ok_or(EngineError::Corrupt("static role without its account"))
     }
 
+    /// When the next rotation is due.
+    pub(super) fn due_at(&self) -> Timestamp {
+        self.due
+    }
+
     fn next_due(&self) -> Timestamp {
         self.rotation.since.map_or(self.due, |since| since.plus(self.period()))
     }
@@ -199,6 +212,9 @@ impl StaticRole {
         if self.usernames.len() > 1 {
             shown.insert("usernames".to_owned(), json!(self.usernames));
             shown.insert("grace_period".to_owned(), json!(self.grace / 1000));
+        }
+        if let Some(policy) = &self.password_policy {
+            shown.insert("credential_config".to_owned(), json!({ "password_policy": policy }));
         }
         shown.extend(object(self.phase()));
         shown
@@ -295,6 +311,11 @@ pub(super) async fn delete(view: &mut WriteView<'_>, name: &str) -> Result<bool,
     view.delete(RecordKind::Entry, &row(name)).await?;
     view.unlink(&row(name)).await?;
     Ok(true)
+}
+
+/// Makes the commit fail if the role changes in the meantime.
+pub(super) fn guard(view: &mut WriteView<'_>, name: &str) -> Result<(), EngineError> {
+    view.guard(RecordKind::Entry, &row(name))
 }
 
 /// When the role's row in the order of what is due stands.

@@ -8,14 +8,15 @@ use std::time::Instant;
 use coffer_barrier::{Barrier, BarrierError, MountId};
 use coffer_core::rotation::{Busy, Step};
 use coffer_core::secret::SecretString;
-use coffer_core::template;
 use coffer_core::time::Timestamp;
 
 use super::account;
 use super::connection::{self, Connection, PasswordForm};
 use super::driver::{DialError, PasswordChange, bounded, fail};
 use super::effects;
+use super::passwords;
 use super::pool::Sessions;
+use super::readers;
 use super::static_role::{self, Kept, StaticRole};
 use crate::engine::{Effect, EngineRequest};
 use crate::{EngineError, ReadView, WriteView};
@@ -155,7 +156,7 @@ impl Turning<'_> {
             match role.step(self.clock.now()) {
                 Step::Wait(_) => break,
                 Step::Intend => {
-                    let password = template::password(&mut rand::rng());
+                    let password = self.invent(&role).await?;
                     self.intend(name, &password).await?;
                 }
                 Step::Apply => seen.extend(self.apply(name, &role).await?),
@@ -163,6 +164,13 @@ impl Turning<'_> {
             }
         }
         Ok(seen)
+    }
+
+    async fn invent(&self, role: &StaticRole) -> Result<SecretString, EngineError> {
+        let connection = self.connection(role).await?;
+        let policy = role.password_policy.as_deref().unwrap_or(&connection.password_policy);
+        let reader = self.barrier.reader().await?;
+        passwords::generate(&ReadView::new(self.mount, &reader), policy).await
     }
 
     async fn intend(&self, name: &str, password: &SecretString) -> Result<(), EngineError> {
@@ -234,12 +242,32 @@ impl Turning<'_> {
             self.failed(name, version, &error).await?;
             return Err(error);
         }
+        // Nobody is noted for a version that is not handed out any more, so this comes to an end.
+        self.forget_readers(name, version).await?;
         self.change(name, |role, _| {
             role.rotation.retired(version);
             Ok(())
         })
         .await
         .map(drop)
+    }
+
+    async fn forget_readers(&self, name: &str, version: u64) -> Result<(), EngineError> {
+        let mut failed = 0;
+        loop {
+            let mut writer = self.barrier.begin().await?;
+            let mut view = WriteView::new(self.mount, &mut writer);
+            if !readers::forget_some(&mut view, name, version).await? {
+                return Ok(());
+            }
+            match writer.commit().await {
+                Ok(_) => {}
+                Err(BarrierError::Conflict | BarrierError::OutcomeUnknown) if failed < ATTEMPTS_MAX => {
+                    failed += 1
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     async fn failed(&self, name: &str, version: u64, error: &EngineError) -> Result<(), EngineError> {

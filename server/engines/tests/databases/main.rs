@@ -21,6 +21,7 @@ use coffer_storage::memory::MemoryStore;
 use serde_json::json;
 use static_roles::{
     no_password_is_lost_wherever_a_rotation_stops, one_account_rotates_on_request_and_by_itself,
+    readers_that_all_acknowledge_end_the_grace_and_others_do_not,
     two_accounts_take_turns_and_no_session_is_cut_before_its_time, what_cannot_work_is_refused,
 };
 use support::{Bench, data};
@@ -179,6 +180,43 @@ async fn the_root_password_is_rotated<B: Bed>() {
     }
 }
 
+async fn names_and_passwords_by_template_and_policy<B: Bed>() {
+    let bed = B::start().await;
+    let db = bench(&bed).await;
+    db.password_policy(
+        "odd",
+        "length = 24\nrule \"charset\" { charset = \"!#$%&()*+,-./:;<=>?@[]^_{|}~ a1\" }",
+    )
+    .await;
+    db.password_policy("quotes", "length = 24\nrule \"charset\" { charset = \"'\" }").await;
+    let template = "{{ .RoleName | uppercase }}_{{ random 16 }}";
+    db.post("config/db", json!({ "password_policy": "odd", "username_template": template })).await.unwrap();
+    for form in ["scram-sha-256", "password"] {
+        db.post("config/db", json!({ "password_authentication": form })).await.unwrap();
+        let issue = db.issue("app").await;
+        let (user, password) = login(&issue);
+        assert!(user.starts_with("APP_") && user.len() == 20, "{user}");
+        assert!(
+            password.len() == 24 && password.chars().all(|c| !c.is_ascii_alphanumeric() || "a1".contains(c))
+        );
+        db.create(&issue.payload).await.unwrap();
+        bed.connect(&user, &password).await.unwrap();
+        db.revoke(&issue.payload).await.unwrap();
+    }
+    // What would end a literal is refused before anybody is asked.
+    db.post("roles/app", json!({ "credential_config": { "password_policy": "quotes" } })).await.unwrap();
+    let issue = db.issue("app").await;
+    let error = db.create(&issue.payload).await.unwrap_err();
+    assert!(error.to_string().contains("cannot stand in a statement"), "{error}");
+    db.post("roles/app", json!({ "credential_config": { "password_policy": "gone" } })).await.unwrap();
+    let error = db.read("creds/app").await.unwrap_err();
+    assert!(error.to_string().contains("does not exist"), "{error}");
+    let error = db.post("config/db", json!({ "username_template": "{{.RoleName}}" })).await.unwrap_err();
+    assert!(error.to_string().contains("random"), "{error}");
+    db.act("rotate-root/db", json!({})).await.unwrap();
+    assert!(bed.connect(B::ADMIN, B::ADMIN_PASSWORD).await.is_err());
+}
+
 /// Every promise for every database.
 macro_rules! suite {
     ($($promise:ident),* $(,)?) => {
@@ -197,8 +235,10 @@ suite!(
     failed_creation_leaves_nothing,
     connections_are_proven_first,
     the_root_password_is_rotated,
+    names_and_passwords_by_template_and_policy,
     one_account_rotates_on_request_and_by_itself,
     what_cannot_work_is_refused,
     two_accounts_take_turns_and_no_session_is_cut_before_its_time,
     no_password_is_lost_wherever_a_rotation_stops,
+    readers_that_all_acknowledge_end_the_grace_and_others_do_not,
 );

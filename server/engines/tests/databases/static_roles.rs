@@ -158,6 +158,43 @@ pub(crate) async fn two_accounts_take_turns_and_no_session_is_cut_before_its_tim
     bed.connect(&fourth_user, &fourth).await.unwrap();
 }
 
+pub(crate) async fn readers_that_all_acknowledge_end_the_grace_and_others_do_not<B: Bed>() {
+    let bed = B::start().await;
+    let db = bench(&bed).await;
+    bed.order(&B::account("app-a", "Before-1")).await;
+    bed.order(&B::account("app-b", "Before-1")).await;
+    let role = json!({
+        "db_name": "db", "usernames": ["app-a", "app-b"], "rotation_period": "24h", "grace_period": "3m",
+    });
+    db.post("static-roles/s", role).await.unwrap();
+    let (user, first, _) = creds(&db, "s").await;
+    assert!(db.note("s", 1, Some("one")).await && db.note("s", 1, Some("two")).await);
+    db.post("rotate-role/s", json!({})).await.unwrap();
+    assert!(!db.note("s", 1, Some("late")).await, "nobody is given a version that is retiring");
+    assert!(db.acknowledge("s", 1, "one").await.is_err(), "that is not the version at hand");
+    db.acknowledge("s", 2, "stranger").await.unwrap();
+    db.acknowledge("s", 2, "one").await.unwrap();
+    let status = db.rotation("s").await;
+    assert_eq!((&status["rotation_phase"], &status["version"]), (&json!("grace"), &json!(2)));
+    assert_eq!(status["pending"], json!([{ "accessor": "accessor-of-two", "metadata": {} }]));
+    assert_eq!((&status["previous_version"], &status["undeclared_readers"]), (&json!(1), &json!(false)));
+    db.work().await.unwrap();
+    bed.connect(&user, &first).await.unwrap();
+    db.acknowledge("s", 2, "two").await.unwrap();
+    db.work().await.unwrap();
+    assert!(bed.connect(&user, &first).await.is_err(), "nobody needs it any more");
+    assert_eq!(db.rotation("s").await["rotation_phase"], "settled");
+
+    // Somebody who never says who he is keeps his login to the end, whatever the others say.
+    let (user, second, _) = creds(&db, "s").await;
+    assert!(db.note("s", 2, Some("one")).await && db.note("s", 2, None).await && db.note("s", 2, None).await);
+    db.post("rotate-role/s", json!({})).await.unwrap();
+    db.acknowledge("s", 3, "one").await.unwrap();
+    db.work().await.unwrap();
+    bed.connect(&user, &second).await.unwrap();
+    assert_eq!(db.rotation("s").await["undeclared_readers"], true);
+}
+
 /// The store fails at each of a rotation's steps in turn, and the worker dies with it.
 pub(crate) async fn no_password_is_lost_wherever_a_rotation_stops<B: Bed>() {
     let mut bed = B::start().await;

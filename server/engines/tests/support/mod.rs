@@ -11,7 +11,7 @@ use coffer_core::secret::SecretBytes;
 use coffer_core::shamir::Threshold;
 use coffer_core::time::Timestamp;
 use coffer_engines::{
-    Effect, Engine, EngineError, EngineReply, EngineRequest, Issue, Op, ReadView, WriteView,
+    Effect, Engine, EngineError, EngineReply, EngineRequest, Issue, Op, ReadView, Reader, WriteView,
 };
 use coffer_storage::memory::MemoryStore;
 use serde_json::{Map, Value, json};
@@ -122,6 +122,14 @@ impl<E: Engine> Bench<E> {
         Ok(done)
     }
 
+    /// As `sys/policies/password/<name>` does.
+    pub(crate) async fn password_policy(&self, name: &str, text: &str) {
+        let mut writer = self.barrier.begin().await.unwrap();
+        let row = serde_json::to_vec(text).unwrap();
+        writer.put_system(&coffer_engines::password_policy_row(name), &row).await.unwrap();
+        writer.commit().await.unwrap();
+    }
+
     /// A write of several steps.
     pub(crate) async fn act(
         &self,
@@ -130,6 +138,38 @@ impl<E: Engine> Bench<E> {
     ) -> Result<(EngineReply, Vec<Effect>), EngineError> {
         assert!(self.engine.acts(Op::Write, path));
         self.write(Op::Write, path, body).await
+    }
+
+    /// As the vault does when somebody has read a version; without an id, somebody who does not say who he is.
+    pub(crate) async fn note(&self, name: &str, version: u64, id: Option<&str>) -> bool {
+        let reader = id.map(|id| Reader {
+            id: id.to_owned(),
+            accessor: format!("accessor-of-{id}"),
+            metadata: BTreeMap::new(),
+        });
+        let snapshot = self.barrier.reader().await.unwrap();
+        let view = ReadView::new(self.mount, &snapshot);
+        if self.engine.is_noted(&view, name, version, reader.as_ref()).await.unwrap() {
+            return true;
+        }
+        let mut writer = self.barrier.begin().await.unwrap();
+        let mut view = WriteView::new(self.mount, &mut writer);
+        let noted = self.engine.note(&mut view, name, version, reader.as_ref()).await.unwrap();
+        writer.commit().await.unwrap();
+        noted
+    }
+
+    pub(crate) async fn acknowledge(&self, name: &str, version: u64, id: &str) -> Result<(), EngineError> {
+        let mut writer = self.barrier.begin().await?;
+        let mut view = WriteView::new(self.mount, &mut writer);
+        self.engine.acknowledge(&mut view, name, version, id, self.now).await?;
+        writer.commit().await?;
+        Ok(())
+    }
+
+    pub(crate) async fn rotation(&self, name: &str) -> Value {
+        let snapshot = self.barrier.reader().await.unwrap();
+        self.engine.rotation(&ReadView::new(self.mount, &snapshot), name).await.unwrap().unwrap()
     }
 
     /// What is due at the bench's time; everything is tried, the first failure is given back.

@@ -6,6 +6,7 @@ mod explain;
 mod internal;
 pub(crate) mod keys;
 mod locked_users;
+mod password_policies;
 mod policies;
 
 use serde_json::json;
@@ -17,7 +18,7 @@ use crate::outcome::Outcome;
 use crate::permit::Permitted;
 use crate::pipeline::{Ctx, only};
 use crate::request::Operation;
-use crate::{events, lease, quota, token};
+use crate::{events, lease, quota, rotation, token};
 
 /// Paths that are questions although they come as writes.
 pub(crate) fn only_asks(rest: &str) -> bool {
@@ -37,6 +38,9 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         "auth" => mounts::handle(ctx, Class::Auth, below).await,
         "policies" if below == "acl" || below.starts_with("acl/") => {
             policies::handle(ctx, below.strip_prefix("acl/").unwrap_or(""), "policy").await
+        }
+        "policies" if below == "password" || below.starts_with("password/") => {
+            password_policies::handle(ctx, below.strip_prefix("password/").unwrap_or("")).await
         }
         "policy" => policies::handle(ctx, below, "rules").await,
         "leases" => lease::handle(ctx, permitted, below).await,
@@ -62,6 +66,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         }
         "locked-users" => locked_users::handle(ctx, below),
         "quotas" => quota::handle(ctx, below).await,
+        "rotations" => rotation::handle(ctx, permitted, below).await,
         "seal" => seal(ctx),
         "step-down" => {
             // One node leads whatever it is told.

@@ -15,6 +15,7 @@ mod keys_over_https;
 mod kv;
 mod leases;
 mod mounts;
+mod password_policies;
 mod pods;
 mod quotas;
 mod rotations;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use coffer_core::audit::RecordType;
+use coffer_vault::Operation;
+use serde_json::json;
 
 use crate::bed::Bed;
 
@@ -46,4 +48,42 @@ async fn a_target_that_never_answers_holds_up_no_other() {
     bed.database.go.notify_one();
     sweeping.await.unwrap();
     assert!(bed.database.due.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn readers_are_written_down_before_they_are_given_anything_and_acknowledge_for_themselves() {
+    let bed = Bed::with_pods().await;
+    let policy = "path \"database/static-creds/two\" { capabilities = [\"read\"] }";
+    bed.root(Operation::Update, "sys/policies/acl/reader", json!({ "policy": policy })).await.expect(204);
+    let made = |policies: serde_json::Value| json!({ "policies": policies, "no_default_policy": true });
+    let reader = bed.root(Operation::Update, "auth/token/create", made(json!(["reader"]))).await.expect(200);
+    let reader = reader.text("/auth/client_token");
+    let nobody = bed.root(Operation::Update, "auth/token/create", made(json!(["none"]))).await.expect(200);
+    let nobody = nobody.text("/auth/client_token");
+
+    let first = bed.get("database/static-creds/two", &reader).await.expect(200);
+    assert_eq!(first.body["data"]["version"], 1, "the version changed under the first look");
+    bed.get("database/static-creds/two", &reader).await.expect(200);
+    assert_eq!(*bed.database.readers.lock().unwrap(), [(1, None)]);
+    bed.get("database/static-creds/two?consumer=1", &reader).await.expect(200);
+    bed.get("database/static-creds/two?consumer=1", &reader).await.expect(200);
+    let declared = bed.database.readers.lock().unwrap()[1].1.clone().unwrap();
+    assert_eq!(bed.database.readers.lock().unwrap().len(), 2);
+    assert!(!declared.accessor.is_empty() && declared.id != reader);
+
+    let ack = json!({ "path": "database/static-creds/two", "version": 1 });
+    bed.post("sys/rotations/ack", &reader, ack.clone()).await.expect(204);
+    assert_eq!(*bed.database.acknowledged.lock().unwrap(), [(1, declared.id)]);
+    bed.post("sys/rotations/ack", &nobody, ack).await.expect(403);
+    bed.post("sys/rotations/ack", &reader, json!({ "path": "database/static-creds/two" })).await.expect(400);
+    bed.post("sys/rotations/ack", &reader, json!({ "version": 1 })).await.expect(400);
+    let elsewhere = json!({ "path": "secret/data/x", "version": 1 });
+    bed.root(Operation::Update, "sys/rotations/ack", elsewhere).await.expect(404);
+    assert_eq!(bed.database.acknowledged.lock().unwrap().len(), 1);
+
+    bed.get("sys/rotations/database/static-creds/two", &reader).await.expect(403);
+    let known =
+        bed.root(Operation::Read, "sys/rotations/database/static-creds/two", json!({})).await.expect(200);
+    assert_eq!(known.body["data"]["version"], 1);
+    bed.root(Operation::Read, "sys/rotations/database/static-creds/none", json!({})).await.expect(404);
 }

@@ -10,9 +10,9 @@ use coffer_barrier::{Barrier, MountId};
 use coffer_core::secret::SecretBytes;
 use coffer_core::time::Timestamp;
 use coffer_engines::{
-    Due, Effect, Engine, EngineError, EngineReply, EngineRequest, Issue, Op, ReadView, WriteView,
+    Due, Effect, Engine, EngineError, EngineReply, EngineRequest, Issue, Op, ReadView, Reader, WriteView,
 };
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
 /// A text that must never be seen outside of the vault's replies.
@@ -37,6 +37,9 @@ pub struct SimDatabase {
     pub due: Mutex<BTreeSet<(String, String)>>,
     /// Woken by each rotation that is done.
     pub rotated: Notify,
+    /// Who was written down as a reader of `static-creds/`, and who acknowledged.
+    pub readers: Mutex<Vec<(u64, Option<Reader>)>>,
+    pub acknowledged: Mutex<Vec<(u64, String)>>,
 }
 
 impl SimDatabase {
@@ -74,6 +77,10 @@ impl Engine for SimDatabase {
             self.arrived.notify_one();
             self.go.notified().await;
             return Ok(EngineReply::Data(Map::new()));
+        }
+        if req.path == "static-creds/two" {
+            let data = json!({ "username": "two-a", "version": self.created.load(Ordering::SeqCst) });
+            return Ok(EngineReply::Data(data.as_object().cloned().unwrap_or_default()));
         }
         if req.op != Op::Read || !req.path.starts_with("creds/") {
             return Ok(EngineReply::NotFound);
@@ -125,6 +132,52 @@ impl Engine for SimDatabase {
         _expires: Timestamp,
     ) -> Result<(), EngineError> {
         if self.has(&name_in(payload)) { Ok(()) } else { Err(EngineError::NotFound) }
+    }
+
+    fn rotating<'p>(&self, path: &'p str) -> Option<&'p str> {
+        path.strip_prefix("static-creds/")
+    }
+
+    async fn is_noted(
+        &self,
+        _view: &ReadView<'_>,
+        _name: &str,
+        version: u64,
+        reader: Option<&Reader>,
+    ) -> Result<bool, EngineError> {
+        Ok(self.readers.lock().unwrap().contains(&(version, reader.cloned())))
+    }
+
+    async fn note(
+        &self,
+        _view: &mut WriteView<'_>,
+        _name: &str,
+        version: u64,
+        reader: Option<&Reader>,
+    ) -> Result<bool, EngineError> {
+        // Version 0 is not handed out any more once it has been read.
+        if version == 0 {
+            self.created.store(1, Ordering::SeqCst);
+            return Ok(false);
+        }
+        self.readers.lock().unwrap().push((version, reader.cloned()));
+        Ok(true)
+    }
+
+    async fn acknowledge(
+        &self,
+        _view: &mut WriteView<'_>,
+        _name: &str,
+        version: u64,
+        id: &str,
+        _now: Timestamp,
+    ) -> Result<(), EngineError> {
+        self.acknowledged.lock().unwrap().push((version, id.to_owned()));
+        Ok(())
+    }
+
+    async fn rotation(&self, _view: &ReadView<'_>, name: &str) -> Result<Option<Value>, EngineError> {
+        Ok((name == "two").then(|| json!({ "version": 1 })))
     }
 
     async fn due(

@@ -1,0 +1,120 @@
+//! Readers of rotating credentials: who has which version, and who acknowledges the next one.
+//!
+//! `?consumer=1` on a read says that the reader will; `PUT sys/rotations/ack` does. A reader can speed up nobody but
+//! himself, and delay to the end of the grace period only. Never looks into a credential.
+
+use std::sync::Arc;
+
+use coffer_core::path::VaultPath;
+use coffer_core::policy::Capability;
+use coffer_engines::{EngineReply, EngineRequest, Op, ReadView, Reader, WriteView};
+use serde_json::Value;
+
+use crate::codec::transact;
+use crate::error::{Fail, bad};
+use crate::mounts::{Class, Mount};
+use crate::open::Open;
+use crate::outcome::Outcome;
+use crate::permit::Permitted;
+use crate::pipeline::{Ctx, only};
+use crate::request::Operation;
+use crate::token::TokenEntry;
+
+/// How often a read is begun again because the version changed under it.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// Writes the reader down before he is given a version of a credential that rotates with a grace period.
+pub(crate) async fn noted(
+    ctx: &Ctx,
+    permitted: &Permitted,
+    mount: &Mount,
+    request: &EngineRequest<'_>,
+    first: EngineReply,
+) -> Result<EngineReply, Fail> {
+    let engine = ctx.open.engine(mount)?;
+    let Some(name) = engine.rotating(request.path).filter(|_| request.op == Op::Read) else {
+        return Ok(first);
+    };
+    let declared = request.query.get("consumer").is_some_and(|value| value == "1" || value == "true");
+    let reader = if declared { Some(known(permitted.caller()?)) } else { None };
+    let mut reply = first;
+    for _ in 0..ATTEMPTS_MAX {
+        let EngineReply::Data(data) = &reply else { return Ok(reply) };
+        let Some(version) = data.get("version").and_then(Value::as_u64) else { return Ok(reply) };
+        if note(&ctx.open, mount, name, version, reader.as_ref()).await? {
+            return Ok(reply);
+        }
+        let snapshot = ctx.open.barrier.reader().await?;
+        reply = engine.read(&ReadView::new(mount.id, &snapshot), request).await?;
+    }
+    Err(Fail::Unavailable("the credential is being rotated".into()))
+}
+
+async fn note(
+    open: &Open,
+    mount: &Mount,
+    name: &str,
+    version: u64,
+    reader: Option<&Reader>,
+) -> Result<bool, Fail> {
+    let engine = open.engine(mount)?;
+    {
+        let snapshot = open.barrier.reader().await?;
+        if engine.is_noted(&ReadView::new(mount.id, &snapshot), name, version, reader).await? {
+            return Ok(true);
+        }
+    }
+    transact!(open.barrier, |w| {
+        engine.note(&mut WriteView::new(mount.id, w), name, version, reader).await?
+    })
+}
+
+fn known(holder: &TokenEntry) -> Reader {
+    Reader {
+        id: holder.hash.to_hex(),
+        accessor: holder.accessor.as_str().to_owned(),
+        metadata: holder.metadata.clone(),
+    }
+}
+
+/// `sys/rotations/ack`, and `sys/rotations/<path>` for what is known of a rotation.
+pub(crate) async fn handle(ctx: &Ctx, permitted: &Permitted, below: &str) -> Result<Outcome, Fail> {
+    if below == "ack" {
+        only(&ctx.request, &[Operation::Update])?;
+        return acknowledge(ctx, permitted).await;
+    }
+    only(&ctx.request, &[Operation::Read])?;
+    let (mount, name) = find(&ctx.open, below)?;
+    let snapshot = ctx.open.barrier.reader().await?;
+    let engine = ctx.open.engine(&mount)?;
+    let found = engine.rotation(&ReadView::new(mount.id, &snapshot), &name).await?;
+    found.map(Outcome::data).ok_or(Fail::NotFound)
+}
+
+async fn acknowledge(ctx: &Ctx, permitted: &Permitted) -> Result<Outcome, Fail> {
+    let path = ctx.filled("path")?;
+    let version = ctx.request.body.get("version").and_then(Value::as_u64);
+    let version =
+        version.ok_or_else(|| bad("missing version: the number of the version that you have now"))?;
+    let canonical = VaultPath::parse(path).map_err(|_| bad("path is no path"))?;
+    let acl = permitted.acl()?;
+    if !acl.is_root() && !acl.capability_set(&canonical).has(Capability::Read) {
+        return Err(Fail::Denied);
+    }
+    let (mount, name) = find(&ctx.open, path)?;
+    let engine = ctx.open.engine(&mount)?;
+    let id = permitted.caller()?.hash.to_hex();
+    let done: Result<(), Fail> = transact!(ctx.open.barrier, |w| {
+        engine.acknowledge(&mut WriteView::new(mount.id, w), &name, version, &id, ctx.now).await?
+    });
+    done.map(|()| Outcome::empty())
+}
+
+/// The mount and the name of a credential that rotates.
+fn find(open: &Open, path: &str) -> Result<(Arc<Mount>, String), Fail> {
+    let nothing = || Fail::Absent("no credential that rotates is read there".to_owned());
+    let (mount, rest) = open.mounts.route(Class::Secret, path).ok_or_else(nothing)?;
+    mount.check_ready()?;
+    let name = open.engine(&mount).map_err(|_| nothing())?.rotating(rest).ok_or_else(nothing)?.to_owned();
+    Ok((mount, name))
+}
