@@ -66,6 +66,7 @@ fn vault_config(config: &Config) -> VaultConfig {
         audit_devices: config.audit_devices.clone(),
         audit_directories: config.audit_directories.clone(),
         revoke_wait: defaults.revoke_wait,
+        subscribers: defaults.subscribers,
         unauthenticated_ceremonies: config.unauthenticated_ceremonies,
     }
 }

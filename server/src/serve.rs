@@ -238,6 +238,7 @@ impl Running {
         }
         tracing::info!("draining");
         self.closing.send_replace(true);
+        self.assembled.vault.end_waits();
         tokio::select! {
             () = async { while self.listeners.join_next().await.is_some() {} } => {}
             _ = self.signals.interrupt.recv() => tracing::warn!("told twice: requests in flight are cut"),

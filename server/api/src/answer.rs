@@ -7,12 +7,14 @@ use axum::response::Response;
 use bytes::Bytes;
 use coffer_vault::{Audited, Reply, ReplyBody};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use zeroize::Zeroizing;
 
 use crate::parse::Unfit;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Where an answer stands among the events; see `?wait=` and `?after=`.
+const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// What the vault answered, once its audit record is written.
@@ -66,6 +68,15 @@ pub(crate) fn stream(body: Body) -> Response {
 }
 
 fn plain(mut reply: Reply) -> Response {
+    let index = reply.index.take().and_then(|index| HeaderValue::from_str(&index).ok());
+    let mut response = of(reply);
+    if let Some(index) = index {
+        response.headers_mut().insert(INDEX, index);
+    }
+    response
+}
+
+fn of(mut reply: Reply) -> Response {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match &mut reply.body {
         ReplyBody::Encoded(encoded) => build(status, Some(JSON), Bytes::from_owner(encoded.take())),

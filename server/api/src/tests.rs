@@ -321,6 +321,26 @@ async fn events_are_lines_and_can_be_resumed() {
 }
 
 #[tokio::test]
+async fn the_index_of_an_answer_lets_a_read_wait_for_the_next_change() {
+    let bed = bed().await;
+    let send = |method: &str, uri: &str, body: &'static str| {
+        let request = Request::builder().method(method).uri(uri).header("x-vault-token", &bed.token);
+        bed.send(request.body(Body::from(body)).unwrap())
+    };
+    let written = send("POST", "/v1/secret/data/a", r#"{"data":{"k":"1"}}"#).await;
+    let index = written.headers()["x-vault-index"].to_str().unwrap().to_owned();
+    let read_after = |index: &str| send("GET", &format!("/v1/secret/data/a?wait=55s&index={index}"), "");
+    let waiting = read_after(&index);
+    let later = send("POST", "/v1/secret/data/a", r#"{"data":{"k":"2"}}"#);
+    let (waited, later) = tokio::join!(waiting, later);
+    assert_eq!(later.status(), 200);
+    assert_ne!(waited.headers()["x-vault-index"].to_str().unwrap(), index);
+    assert_eq!(read(waited).await.1["data"]["data"]["k"], "2");
+    let plain = send("GET", "/v1/secret/data/a", "").await;
+    assert!(!plain.headers().contains_key("x-vault-index"), "a read that does not ask for it has none");
+}
+
+#[tokio::test]
 async fn a_stream_stays_alive_and_ends_with_the_server() {
     let bed = bed_with(Limits { stream_keep_alive: Duration::from_millis(5), ..Limits::default() }).await;
     let mut lines = subscribe(&bed, "/v1/sys/events/subscribe/*").await.into_body().into_data_stream();

@@ -7,6 +7,7 @@ mod audit;
 mod auth_mounts;
 mod complete;
 mod dashes;
+mod events;
 mod generic;
 mod input;
 mod kv;
@@ -102,6 +103,9 @@ enum Command {
     /// Leases of issued credentials
     #[command(subcommand)]
     Lease(lease::Command),
+    /// What happens at the server, as it happens
+    #[command(subcommand)]
+    Events(events::Command),
     /// Secrets engines
     #[command(subcommand)]
     Secrets(secrets::Command),
@@ -178,6 +182,7 @@ async fn dispatch(command: Command, session: &Session, out: &Out) -> Done {
         Command::Policy(command) => policy::run(command, session, out).await,
         Command::Token(command) => token::run(command, session, out).await,
         Command::Lease(command) => lease::run(command, session, out).await,
+        Command::Events(command) => events::run(command, session, out).await,
         Command::Secrets(command) => secrets::run(command, session, out).await,
         Command::Auth(command) => auth_mounts::run(command, session, out).await,
         Command::Audit(command) => audit::run(command, session, out).await,

@@ -92,6 +92,21 @@ pub struct RequestRate {
     pub interval: Duration,
 }
 
+/// How many may listen to events at a time, reads that wait for a change included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscriberLimits {
+    /// On this server.
+    pub in_all: usize,
+    /// With one token.
+    pub per_token: usize,
+}
+
+impl Default for SubscriberLimits {
+    fn default() -> Self {
+        Self { in_all: 4096, per_token: 64 }
+    }
+}
+
 /// What an administrator may set.
 #[derive(Clone, Debug)]
 pub struct VaultConfig {
@@ -121,6 +136,8 @@ pub struct VaultConfig {
     pub cache: CacheSettings,
     /// How long a revocation waits for the credentials of what it cut off to be gone before it answers.
     pub revoke_wait: Duration,
+    /// Streams of events and waiting reads.
+    pub subscribers: SubscriberLimits,
     /// Rekey and new root tokens by shares alone, for clients that send no token. Cancelling always takes one.
     pub unauthenticated_ceremonies: bool,
 }
@@ -141,6 +158,7 @@ impl Default for VaultConfig {
             audit_directories: Vec::new(),
             cache: CacheSettings::default(),
             revoke_wait: Duration::from_secs(5),
+            subscribers: SubscriberLimits::default(),
             unauthenticated_ceremonies: false,
         }
     }

@@ -188,15 +188,18 @@ impl Door {
         let _turn = self.ceremony.lock().await;
         let open = self.open();
         self.open.store(None);
-        if let Some(open) = open {
+        if let Some(open) = &open {
             // Sealing may be urgent: a store that hangs must not keep the keys in memory.
-            match tokio::time::timeout(LAST_ANCHOR_MAX, anchor::anchor(&open)).await {
+            match tokio::time::timeout(LAST_ANCHOR_MAX, anchor::anchor(open)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "no last anchor before sealing"),
                 Err(_) => tracing::warn!("no last anchor before sealing: the store does not answer"),
             }
         }
         self.drop_keys();
+        if let Some(open) = open {
+            open.tokens.end_watches();
+        }
         self.around.metrics.unsealed.set(0);
         *self.progress() = Collected::default();
     }

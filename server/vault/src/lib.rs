@@ -50,7 +50,8 @@ pub use audit::{
 pub use auth::HttpKeys;
 pub use cache::CacheSettings;
 pub use deps::{
-    ApiCall, ApiReply, ApiServer, Clock, Credential, Deps, FetchKeys, KeysQuery, RequestRate, VaultConfig,
+    ApiCall, ApiReply, ApiServer, Clock, Credential, Deps, FetchKeys, KeysQuery, RequestRate,
+    SubscriberLimits, VaultConfig,
 };
 pub use error::VaultError;
 pub use events::EventStream;

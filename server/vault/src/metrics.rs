@@ -17,6 +17,7 @@ pub(crate) struct Metrics {
     pub(crate) revoke_failures: IntCounter,
     pub(crate) leases_overdue: IntGauge,
     pub(crate) leases_stuck: IntGauge,
+    pub(crate) subscribers: IntGauge,
     pub(crate) passwords_hashed: IntCounter,
     pub(crate) sweeper_errors: IntCounter,
     pub(crate) unsealed: IntGauge,
@@ -55,6 +56,10 @@ impl Metrics {
             )?,
             leases_overdue: gauge("coffer_leases_overdue", "Leases due at the last sweep, up to one batch")?,
             leases_stuck: gauge("coffer_leases_stuck", "Stuck leases met at the last sweep")?,
+            subscribers: gauge(
+                "coffer_event_subscribers",
+                "Streams of events and waiting reads at this moment",
+            )?,
             passwords_hashed: counter(
                 "coffer_passwords_hashed_total",
                 "Passwords hashed or verified since the start",

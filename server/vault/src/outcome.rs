@@ -27,6 +27,8 @@ pub(crate) struct Outcome {
     pub(crate) identity: Option<TokenEntry>,
     /// The vault is to be sealed once the record is written.
     pub(crate) seal: bool,
+    /// What is read is at least as new as this position among the events.
+    pub(crate) index: Option<String>,
 }
 
 /// Something issued that must not survive a record that could not be written.
@@ -70,6 +72,7 @@ impl Outcome {
             undo: None,
             identity: None,
             seal: false,
+            index: None,
         }
     }
 
@@ -225,11 +228,16 @@ impl Outcome {
     }
 
     /// The reply, in its envelope.
-    pub(crate) fn into_reply(self, request_id: &str) -> Reply {
+    pub(crate) fn into_reply(mut self, request_id: &str) -> Reply {
+        let index = self.index.take();
+        Reply { index, ..self.without_index(request_id) }
+    }
+
+    fn without_index(self, request_id: &str) -> Reply {
         let status = self.status;
         let mut envelope = Envelope { request_id, warnings: &self.warnings };
         match self.body {
-            Body::Empty => Reply { status, body: ReplyBody::Empty },
+            Body::Empty => Reply { status, body: ReplyBody::Empty, index: None },
             Body::Raw(mut value) => {
                 if let (Value::Object(map), false) = (&mut value, self.warnings.is_empty()) {
                     map.insert("warnings".into(), json!(self.warnings));
@@ -248,12 +256,12 @@ impl Outcome {
                 Reply::json(status, whole)
             }
             Body::Text { content_type, text } => {
-                Reply { status, body: ReplyBody::Text { content_type, text } }
+                Reply { status, body: ReplyBody::Text { content_type, text }, index: None }
             }
             Body::Data(data) => Reply::json(status, envelope.with("", 0, false, data, Value::Null)),
             Body::Encoded(data) => {
                 let body = EncodedJson::new(envelope.around(data.json.expose()));
-                Reply { status, body: ReplyBody::Encoded(body) }
+                Reply { status, body: ReplyBody::Encoded(body), index: None }
             }
             Body::Doubled(data) => {
                 let mut whole = envelope.with("", 0, false, Value::Object(data.clone()), Value::Null);

@@ -11,6 +11,7 @@ use coffer_core::policy::{self, Acl, Decision, Operation as Needs, Params};
 use serde_json::Value;
 
 use crate::error::Fail;
+use crate::events::{RESYNC, glob};
 use crate::request::{Operation, Request};
 use crate::token::{LiveToken, TokenEntry};
 
@@ -130,10 +131,7 @@ pub(crate) fn may(token: &LiveToken, needs: Needs, path: &str) -> bool {
 pub(crate) fn may_receive(token: &LiveToken, path: &str, event_type: &str) -> bool {
     let Ok(path) = VaultPath::parse(path) else { return false };
     let decision = token.acl.decide(Needs::Subscribe, &path, None);
-    let named = |wanted: &String| match wanted.strip_suffix('*') {
-        Some(prefix) => event_type.starts_with(prefix),
-        None => event_type == wanted,
-    };
+    let named = |wanted: &String| event_type == RESYNC || glob(wanted, event_type);
     decision.allowed && decision.event_types.is_none_or(|types| types.iter().any(named))
 }
 

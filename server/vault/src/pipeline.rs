@@ -14,6 +14,7 @@ use crate::audit::Audited;
 use crate::audit::device::{self, Told};
 use crate::dispatch::{self, Target};
 use crate::error::Fail;
+use crate::events::{Draft, wait};
 use crate::open::{Open, Surroundings};
 use crate::outcome::{Outcome, Undo};
 use crate::permit::{self, Permitted};
@@ -108,6 +109,11 @@ impl Lost {
     pub(crate) fn of(request: &Request) -> Self {
         let Request { received, operation, client_ip, .. } = *request;
         Self { received, id: request.id.clone(), operation, path: request.path.clone(), client_ip }
+    }
+
+    /// What may have been changed at the path, and nobody knows.
+    pub(crate) fn doubt(&self) -> Option<Draft> {
+        self.operation.writes().then(|| Draft::doubt(&self.path))
     }
 
     pub(crate) fn record(self) -> AuditRecord {
@@ -208,7 +214,16 @@ async fn serve(ctx: &mut Ctx) -> Result<Outcome, Fail> {
         generation = unchanged(ctx, &permitted, generation).await?;
         ctx.intend(None).await?;
     }
-    let outcome = dispatch::handle(ctx, &permitted, target).await?;
+    let mut index = None;
+    if wait::asked(&ctx.request) {
+        index = Some(wait::wait(ctx, &permitted, &target).await?);
+        ctx.now = ctx.open.now();
+        // Whoever waited is looked at anew, whether or not anybody noticed a change.
+        generation = ctx.open.tokens.generation();
+        decide_again(ctx, &permitted).await?;
+    }
+    let mut outcome = dispatch::handle(ctx, &permitted, target).await?;
+    outcome.index = index;
     if login {
         ctx.intend(None).await?;
     }
@@ -372,7 +387,10 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
             record.kind = RecordType::Completion;
             record.status = Some(fail.status());
             record.error = Some(said(&fail));
-            (fail.reply(), Vec::new(), None)
+            // A write that failed here, or whose end nobody knows, may have changed something.
+            let doubtful = intent && request.operation.writes() && fail.status() >= 500;
+            let doubts = doubtful.then(|| Draft::doubt(&request.path));
+            (fail.reply(), doubts.into_iter().collect(), None)
         }
     };
     if intent {
@@ -392,10 +410,20 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
     if intent {
         failpoint::reach(Step::CompletionWritten);
     }
+    let mut answer = concluded.reply;
     if concluded.recorded {
+        let wrote = !events.is_empty();
         open.around.events.publish(events, open.now());
-    } else if let Some(undo) = undo {
-        take_back(&open, undo).await;
+        if wrote {
+            answer = answer.map(|reply| Reply { index: Some(open.around.events.now_at()), ..reply });
+        }
+    } else {
+        // What is not recorded is not told, but that there was something is.
+        let doubts = events.iter().map(|event| Draft::doubt(&event.path)).collect();
+        open.around.events.publish(doubts, open.now());
+        if let Some(undo) = undo {
+            take_back(&open, undo).await;
+        }
     }
     if let Some(hash) = used_up {
         // It is dead already; what hangs from it goes now rather than when its time would be over.
@@ -406,7 +434,7 @@ async fn finish(ctx: Ctx, result: Result<Outcome, Fail>) -> Ended {
     if intent {
         failpoint::reach(Step::BeforeReply);
     }
-    Ended { reply: concluded.reply, seal: seal && concluded.recorded }
+    Ended { reply: answer, seal: seal && concluded.recorded }
 }
 
 /// A credential nobody wrote down must not stay.

@@ -121,6 +121,8 @@ pub struct Reply {
     pub status: u16,
     /// The body.
     pub body: ReplyBody,
+    /// Where among the events this answer stands, for `X-Vault-Index`; where that is known.
+    pub index: Option<String>,
 }
 
 /// The body of a reply.
@@ -191,12 +193,12 @@ impl Drop for ReplyBody {
 impl Reply {
     /// `204`.
     pub const fn empty() -> Self {
-        Self { status: 204, body: ReplyBody::Empty }
+        Self { status: 204, body: ReplyBody::Empty, index: None }
     }
 
     /// A JSON body.
     pub const fn json(status: u16, body: Value) -> Self {
-        Self { status, body: ReplyBody::Json(body) }
+        Self { status, body: ReplyBody::Json(body), index: None }
     }
 
     /// `{"errors": [...]}`.

@@ -78,7 +78,7 @@ impl Vault {
             barrier: Arc::new(Barrier::with_seal(store, seal)),
             store_is_exclusive,
             clock,
-            events: Events::new(&config.node_name),
+            events: Events::new(&config.node_name, config.subscribers, metrics.subscribers.clone()),
             config,
             engines,
             keys,
@@ -106,6 +106,8 @@ impl Vault {
             // A bug: answered and recorded as such, and nobody else is harmed.
             None => {
                 let refusal = Fail::Internal("request").reply();
+                let now = self.around.clock.now();
+                self.around.events.publish(lost.doubt().into_iter().collect(), now);
                 self.around.audit.conclude(&lost.record(), refusal).await.reply
             }
         }
@@ -142,17 +144,30 @@ impl Vault {
     ) -> Result<EventStream, Audited<Reply>> {
         // Chosen before the decision: nothing that happens in between is missed.
         let start = self.around.events.start(after.as_deref());
-        let path = request.path.clone();
+        let (path, request_id, client_ip) = (request.path.clone(), request.id.clone(), request.client_ip);
         let door = self.door.open();
         let token = request.token.as_ref().and_then(|token| Token::parse(token.expose()).ok());
+        let checked = events::check(pattern, &request);
         let reply = self.handle(request).await;
-        match (door, token) {
-            (Some(open), Some(token)) if reply.get().status == 200 => {
-                let subscription = Subscription { token, path, pattern: pattern.to_owned(), start };
-                Ok(events::subscribe(&open, subscription))
+        let (Some(open), Some(token), Ok(pattern), 200) = (door, token, checked, reply.get().status) else {
+            return Err(reply);
+        };
+        let subscription =
+            Subscription { request_id: request_id.clone(), client_ip, token, path, pattern, start };
+        let path = subscription.path.clone();
+        match events::subscribe(&open, subscription).await {
+            Ok(stream) => Ok(stream),
+            Err(fail) => {
+                let (status, message, method) = (fail.status(), fail.to_string(), "read".to_owned());
+                let refusal = Refusal { id: request_id, method, path, client_ip, status, message };
+                Err(self.refuse(refusal).await)
             }
-            _ => Err(reply),
         }
+    }
+
+    /// Lets reads that wait for a change be answered now: the server is about to end.
+    pub fn end_waits(&self) {
+        self.around.events.end_waits();
     }
 
     /// Sweeping, flushing, anchoring, until `shutdown`; then a last anchor. To be run once.

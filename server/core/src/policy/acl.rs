@@ -151,6 +151,19 @@ impl Acl {
         self.root && self.boundaries.is_empty()
     }
 
+    /// The beginnings of all paths at which a capability can be granted, boundaries aside: a path that begins with none
+    /// of them is refused. Sorted; none is the beginning of another.
+    pub fn beginnings(&self, capability: Capability) -> Vec<String> {
+        if self.root {
+            return vec![String::new()];
+        }
+        let granting = self.rules.iter().filter(|rule| rule.capabilities.has(capability));
+        let mut all: Vec<String> = granting.map(|rule| rule.pattern.beginning().to_owned()).collect();
+        all.sort();
+        all.dedup_by(|later, earlier| later.starts_with(earlier.as_str()));
+        all
+    }
+
     /// Decides about one request. Listings are matched with their trailing slash, whether it was sent or not.
     pub fn decide(&self, operation: Operation, path: &VaultPath, params: Option<&Params>) -> Decision {
         let own = self.decide_own(operation, path, params);

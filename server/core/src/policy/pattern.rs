@@ -109,6 +109,18 @@ impl PathPattern {
         !self.is_prefix() && self.wildcards() == 0
     }
 
+    /// What every path that it matches begins with: all of it up to the first wildcard.
+    pub fn beginning(&self) -> &str {
+        let mut at = 0;
+        for segment in self.text.split('/') {
+            if segment == "+" {
+                return &self.text[..at];
+            }
+            at += segment.len() + 1;
+        }
+        self.text.strip_suffix('*').unwrap_or(&self.text)
+    }
+
     /// How many `+` segments it has.
     pub fn wildcards(&self) -> usize {
         self.text.split('/').filter(|s| *s == "+").count()

@@ -37,6 +37,23 @@ fn lists(acl: &Acl, text: &str) -> bool {
     acl.decide(Operation::List, &path(text), None).allowed
 }
 
+#[test]
+fn what_a_capability_can_be_granted_below() {
+    let list = [
+        ("a/b/*", "subscribe"),
+        ("a/b/c", "subscribe read"),
+        ("a/+/c", "subscribe"),
+        ("d/e*", "subscribe"),
+        ("f/*", "read"),
+    ];
+    assert_eq!(acl(&list).beginnings(Capability::Subscribe), ["a/", "d/e"]);
+    assert_eq!(acl(&list).beginnings(Capability::Read), ["a/b/c", "f/"]);
+    assert!(acl(&list).beginnings(Capability::Sudo).is_empty());
+    assert_eq!(acl(&[("+/x", "read")]).beginnings(Capability::Read), [""]);
+    let root = Acl::new(&[Arc::new(Policy::root())]);
+    assert_eq!(root.beginnings(Capability::Subscribe), [""]);
+}
+
 /// Which of two patterns decides about a path: the first is given `read`, the second `deny`, and the other way
 /// round.
 #[test]

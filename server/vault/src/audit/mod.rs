@@ -42,6 +42,11 @@ impl<T> Audited<T> {
         self.0
     }
 
+    /// The same with something said on it that is no content.
+    pub(crate) fn map(self, mark: impl FnOnce(T) -> T) -> Self {
+        Self(mark(self.0))
+    }
+
     /// A look at it.
     pub const fn get(&self) -> &T {
         &self.0

@@ -1,22 +1,25 @@
-//! A stream of events for one subscriber: decided anew at each event and at each revocation.
+//! A stream of events for one subscriber: decided anew at each event, and at whatever is cut off from its token.
 //!
-//! Nothing is buffered for a slow reader: he reads the ring at his own pace, and is told to resync when it has
-//! moved past him.
+//! What waits for a slow reader is bounded: one that has more to come reads the ring at his own pace, and is told to
+//! resync when that has moved past him. He holds up nobody else.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
-use coffer_core::policy::Operation as Needs;
+use coffer_core::audit::{AuditRecord, RecordType};
+use coffer_core::policy::{Capability, Operation as Needs};
 use coffer_core::token::Token;
 use futures::stream::{self, Stream};
 use serde_json::Value;
-use tokio::sync::watch;
 
-use super::{Event, Start};
-use crate::open::Open;
+use super::board::{Found, Id};
+use super::{Event, Pattern, Seat, Slot, Start};
+use crate::error::Fail;
+use crate::open::{Open, Surroundings};
 use crate::permit;
-use crate::token::LiveToken;
+use crate::pipeline::describe;
+use crate::token::{LiveToken, Watch};
 
 /// Events as JSON objects. Ends when the subscriber's token or permission does, or when the vault is sealed.
 pub type EventStream = Pin<Box<dyn Stream<Item = Value> + Send>>;
@@ -26,103 +29,182 @@ const BATCH: usize = 256;
 
 /// Who subscribed to what.
 pub(crate) struct Subscription {
+    pub(crate) request_id: String,
+    pub(crate) client_ip: std::net::IpAddr,
     pub(crate) token: Token,
     /// The path whose `read` lets him subscribe.
     pub(crate) path: String,
-    /// Types of events: exact, or ending in `*`.
-    pub(crate) pattern: String,
+    pub(crate) pattern: Pattern,
     pub(crate) start: Start,
+}
+
+enum Waiting {
+    Event(Arc<Event>),
+    Resync(u64),
 }
 
 struct Reader {
     /// Weak: an open stream must not keep a sealed vault's state.
     open: Weak<Open>,
+    around: Arc<Surroundings>,
     subscription: Subscription,
+    live: Arc<LiveToken>,
+    _watch: Watch,
+    _seat: Seat,
+    id: Id,
+    slot: Arc<Slot>,
+    /// Below which paths it stands on the board.
+    beginnings: Vec<String>,
+    /// What came before and with this event is dealt with.
     seq: u64,
-    waiting: VecDeque<Value>,
-    news: watch::Receiver<u64>,
-    changes: watch::Receiver<u64>,
+    /// Not everything after `seq` is in the slot: it has to be read from the ring.
+    behind: bool,
+    waiting: VecDeque<Waiting>,
+    delivered: u64,
 }
 
 /// The stream of a subscriber who was just permitted.
-pub(crate) fn subscribe(open: &Arc<Open>, subscription: Subscription) -> EventStream {
+pub(crate) async fn subscribe(open: &Arc<Open>, subscription: Subscription) -> Result<EventStream, Fail> {
+    let found = open.caller(&subscription.token, open.now()).await?;
+    let live = found.ok_or(Fail::BadToken)?;
     let events = &open.around.events;
+    let seat = events.seat(live.entry.hash)?;
+    let slot = Arc::new(Slot::default());
+    // What is cut off from here on is heard of; what was before, the first look finds.
+    let watch = open.tokens.watch(&live, &slot.bell);
+    slot.bell.changed();
     let mut waiting = VecDeque::new();
     let seq = match subscription.start {
         Start::After(seq) => seq,
         Start::Resync(seq) => {
-            waiting.push_back(events.render_resync(seq, open.now()));
+            waiting.push_back(Waiting::Resync(seq));
             seq
         }
     };
-    let mut news = events.watch();
-    // What was published since the start was chosen counts as news.
-    news.mark_changed();
-    let changes = open.tokens.changes();
-    let reader = Reader { open: Arc::downgrade(open), subscription, seq, waiting, news, changes };
-    Box::pin(stream::unfold(reader, |mut reader| async move {
+    let reader = Reader {
+        open: Arc::downgrade(open),
+        around: Arc::clone(&open.around),
+        subscription,
+        live,
+        _watch: watch,
+        _seat: seat,
+        id: events.new_id(),
+        slot,
+        beginnings: Vec::new(),
+        seq,
+        behind: true,
+        waiting,
+        delivered: 0,
+    };
+    Ok(Box::pin(stream::unfold(reader, |mut reader| async move {
         let value = reader.next().await?;
         Some((value, reader))
-    }))
+    })))
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<Value> {
         loop {
-            let token = self.still_permitted().await?;
-            if let Some(value) = self.waiting.pop_front() {
-                return Some(value);
-            }
-            if self.take_batch(&token)? {
-                continue;
-            }
-            tokio::select! {
-                news = self.news.changed() => news.ok()?,
-                // The sender is gone when the vault is sealed.
-                change = self.changes.changed() => change.ok()?,
+            self.still_permitted().await?;
+            if let Some(waiting) = self.waiting.pop_front() {
+                if let Some(value) = self.deliver(&waiting)? {
+                    self.delivered += 1;
+                    return Some(value);
+                }
+            } else if !self.refill() {
+                self.slot.bell.heard().await;
             }
         }
     }
 
-    /// The token, if it is alive and may still subscribe.
-    async fn still_permitted(&mut self) -> Option<Arc<LiveToken>> {
-        self.changes.borrow_and_update();
+    /// The last decision: about this event, by what the token may do now. The outer `None`: the vault is gone.
+    fn deliver(&self, waiting: &Waiting) -> Option<Option<Value>> {
+        let events = &self.around.events;
         let open = self.open.upgrade()?;
+        Some(match waiting {
+            Waiting::Resync(seq) => Some(events.render_resync(*seq, open.now())),
+            Waiting::Event(event) => {
+                let draft = &event.draft;
+                let may = permit::may_receive(&self.live, &draft.path, draft.event_type);
+                may.then(|| events.render(event))
+            }
+        })
+    }
+
+    /// Ends the stream if its token is dead or may not subscribe any more. Looks only if anything changed.
+    async fn still_permitted(&mut self) -> Option<()> {
+        let open = self.open.upgrade()?;
+        let changed = self.slot.bell.take_changed();
         if open.barrier.sealed() {
             return None;
         }
-        let found = open.caller(&self.subscription.token, open.now()).await;
-        let token = found.ok().flatten()?;
-        permit::may(&token, Needs::Read, &self.subscription.path).then_some(token)
-    }
-
-    /// Takes events from the ring; false if there are none. `None`: the vault is gone.
-    fn take_batch(&mut self, token: &LiveToken) -> Option<bool> {
-        let open = self.open.upgrade()?;
-        let events = &open.around.events;
-        self.news.borrow_and_update();
-        let Some(batch) = events.after(self.seq, BATCH) else {
-            self.seq = events.last();
-            self.waiting.push_back(events.render_resync(self.seq, open.now()));
-            return Some(true);
-        };
-        let Some(last) = batch.last() else { return Some(false) };
-        self.seq = last.seq;
-        let wanted = batch.iter().filter(|e| self.wants(e) && may_see(token, e));
-        let rendered: Vec<Value> = wanted.map(|e| events.render(e)).collect();
-        self.waiting.extend(rendered);
-        Some(true)
-    }
-
-    fn wants(&self, event: &Event) -> bool {
-        let pattern = self.subscription.pattern.as_str();
-        match pattern.strip_suffix('*') {
-            Some(prefix) => event.draft.event_type.starts_with(prefix),
-            None => event.draft.event_type == pattern,
+        let now = open.now();
+        if !changed && self.live.in_time(now) && open.validity.holds(now) {
+            return Some(());
         }
+        let found = open.caller(&self.subscription.token, now).await;
+        let live = found.ok().flatten()?;
+        if !permit::may(&live, Needs::Read, &self.subscription.path) {
+            return None;
+        }
+        self.live = live;
+        let beginnings = self.live.acl.beginnings(Capability::Subscribe);
+        if self.beginnings != beginnings {
+            // Whatever was published since he might see more is in the ring.
+            let Subscription { pattern, .. } = &self.subscription;
+            self.around.events.place(self.id, &self.slot, pattern, &beginnings);
+            self.beginnings = beginnings;
+            self.behind = true;
+        }
+        Some(())
+    }
+
+    /// Takes what there is; false if there is nothing.
+    fn refill(&mut self) -> bool {
+        let events = &self.around.events;
+        if !self.behind {
+            match self.slot.take() {
+                Found::Nothing => return false,
+                Found::Overflown => self.behind = true,
+                Found::Events(found) => {
+                    self.seq = found.back().map_or(self.seq, |event| event.seq);
+                    self.waiting.extend(found.into_iter().map(Waiting::Event));
+                    return true;
+                }
+            }
+        }
+        let caught = events.catch_up(self.seq, BATCH, &self.slot);
+        self.seq = caught.upto;
+        self.behind = !caught.present;
+        let wanted = |event: &Arc<Event>| self.subscription.pattern.wants(event.draft.event_type);
+        match caught.events {
+            None => self.waiting.push_back(Waiting::Resync(caught.upto)),
+            Some(batch) => self.waiting.extend(batch.into_iter().filter(wanted).map(Waiting::Event)),
+        }
+        true
     }
 }
 
-fn may_see(token: &LiveToken, event: &Event) -> bool {
-    permit::may_receive(token, &event.draft.path, event.draft.event_type)
+impl Drop for Reader {
+    /// The end of a stream is recorded like its beginning.
+    fn drop(&mut self) {
+        self.around.events.displace(self.id);
+        let Subscription { request_id, client_ip, path, .. } = &self.subscription;
+        let now = self.around.clock.now();
+        let mut record =
+            AuditRecord::new(now, RecordType::Read, request_id.as_str(), "unsubscribe", path.as_str());
+        record.client_ip = Some(client_ip.to_string());
+        record.status = Some(200);
+        describe(&mut record, &self.live.entry);
+        record.metadata.insert("events".into(), self.delivered.to_string());
+        let around = Arc::clone(&self.around);
+        // Outside of a runtime the process is at its end.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if around.audit.write(&record).await.is_err() {
+                    tracing::error!("the end of an event stream could not be recorded");
+                }
+            });
+        }
+    }
 }

@@ -96,7 +96,9 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
             only(&ctx.request, &[Operation::Read])?;
             let pattern = below.strip_prefix("subscribe/").filter(|p| !p.is_empty());
             let pattern = pattern.ok_or_else(|| Fail::NoRoute(ctx.request.path.clone()))?;
-            events::check_pattern(pattern)?;
+            events::check(pattern, &ctx.request)?;
+            // Whether there is room; the seat itself is taken with the stream.
+            drop(ctx.open.around.events.seat(permitted.caller()?.hash)?);
             Ok(Outcome::data(json!({ "subscribed": pattern })))
         }
         _ => Err(Fail::UnsupportedPath),

@@ -11,6 +11,7 @@ mod entry;
 mod ops;
 mod orphan;
 mod roles;
+mod watchers;
 pub(crate) mod wrapping;
 
 use std::collections::{BTreeMap, HashSet};
@@ -20,7 +21,6 @@ use coffer_barrier::{Barrier, MountId, Read, Writer};
 use coffer_core::policy::{Acl, PolicyName};
 use coffer_core::time::Timestamp;
 use coffer_core::token::{Accessor, HmacKey, Token, TokenHash};
-use tokio::sync::watch;
 
 pub(crate) use cubbyhole::{
     clear_in as clear_cubbyhole_in, handle as handle_cubbyhole, has as cubbyhole_has,
@@ -30,9 +30,12 @@ pub(crate) use ops::handle;
 pub(crate) use roles::exists as role_exists;
 
 use self::cache::TokenCache;
+pub(crate) use self::watchers::Watch;
+use self::watchers::Watchers;
 use crate::cache::{CacheMeter, CacheSettings, Validity};
 use crate::codec::{self, transact};
 use crate::error::Fail;
+use crate::events::Bell;
 use crate::identity::{self, Entity};
 use crate::outage::Outage;
 use crate::policy::Policies;
@@ -52,7 +55,7 @@ pub(crate) struct LiveToken {
 
 impl LiveToken {
     /// Whether it is still within its time.
-    fn in_time(&self, now: Timestamp) -> bool {
+    pub(crate) fn in_time(&self, now: Timestamp) -> bool {
         self.ends.is_none_or(|end| now < end)
     }
 
@@ -134,8 +137,8 @@ pub(crate) struct Tokens {
     cache: TokenCache,
     validity: Arc<Validity>,
     outage: Option<Outage>,
-    /// Told whenever something that was allowed may no longer be: streams decide anew.
-    changes: watch::Sender<u64>,
+    /// Told whenever something that was allowed may no longer be: they decide anew.
+    watchers: Watchers,
     /// Held while the list of accessors is looked through: once at a time.
     tidying: Arc<tokio::sync::Mutex<()>>,
 }
@@ -150,15 +153,7 @@ impl Tokens {
         validity: Arc<Validity>,
     ) -> Self {
         let cache = TokenCache::new(settings.tokens(), settings.ttl, meter);
-        Self {
-            barrier,
-            key,
-            cache,
-            validity,
-            outage,
-            changes: watch::Sender::new(0),
-            tidying: Arc::default(),
-        }
+        Self { barrier, key, cache, validity, outage, watchers: Watchers::default(), tidying: Arc::default() }
     }
 
     /// What the store knows a token by.
@@ -179,9 +174,14 @@ impl Tokens {
         self.cache.generation()
     }
 
-    /// To be told when the generation rises.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    /// Rings when something is cut off that this token may hang from, and when the vault is sealed.
+    pub(crate) fn watch(&self, token: &Arc<LiveToken>, bell: &Arc<Bell>) -> Watch {
+        self.watchers.watch(token, bell)
+    }
+
+    /// Tells all who watch: the vault is sealed.
+    pub(crate) fn end_watches(&self) {
+        self.watchers.tell_where(|_| true);
     }
 
     /// The token, if it and all its ancestors are alive. May be answered from memory.
@@ -436,42 +436,40 @@ impl Tokens {
     /// Nothing in memory vouches for these tokens or their descendants any more.
     pub(crate) fn forget(&self, hashes: &[TokenHash]) {
         match hashes {
-            [] => return,
-            [one] => self.cache.drop_where(|token| token.descends_from(one)),
+            [] => {}
+            [one] => self.drop_where(|token| token.descends_from(one)),
             many => {
                 let gone: HashSet<&TokenHash> = many.iter().collect();
-                self.cache.drop_where(|token| {
+                self.drop_where(|token| {
                     let entry = &token.entry;
                     gone.contains(&entry.hash) || entry.ancestors.iter().any(|above| gone.contains(above))
                 });
             }
         }
-        self.announce();
     }
 
     /// Nothing in memory vouches for what this auth mount issued, or for what this pod got there.
     pub(crate) fn forget_issued(&self, mount: MountId, pod: Option<&str>) {
-        self.cache.drop_where(|token| {
+        self.drop_where(|token| {
             let entry = &token.entry;
             entry.mount == Some(mount) && pod.is_none_or(|uid| entry.pod.as_deref() == Some(uid))
         });
-        self.announce();
     }
 
     /// Nothing in memory vouches for the tokens of this entity: it changed.
     pub(crate) fn forget_entity(&self, id: &str) {
-        self.cache.drop_where(|token| token.entry.entity.as_deref() == Some(id));
-        self.announce();
+        self.drop_where(|token| token.entry.entity.as_deref() == Some(id));
     }
 
     /// Nothing in memory vouches for anybody any more: a policy or a mount changed.
     pub(crate) fn forget_all(&self) {
-        self.cache.drop_where(|_| true);
-        self.announce();
+        self.drop_where(|_| true);
     }
 
-    fn announce(&self) {
-        self.changes.send_replace(self.cache.generation());
+    fn drop_where(&self, dead: impl Fn(&LiveToken) -> bool) {
+        self.cache.drop_where(&dead);
+        // Batch tokens hang from more than is told here, and are in no cache.
+        self.watchers.tell_where(|token| token.entry.kind == Kind::Batch || dead(token));
     }
 
     /// The token an accessor names.

@@ -24,4 +24,5 @@ mod token_review;
 mod token_tree;
 mod tokens;
 mod userpass;
+mod watch;
 mod wrapping;
