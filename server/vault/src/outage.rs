@@ -38,11 +38,17 @@ impl Outage {
         Some(Self { from: earlier.map_or(last.at, |o| o.from), to: now })
     }
 
-    /// The end that something gets which would end at `expires` and lives `ttl` at a time: unchanged if it ended
-    /// before the outage; otherwise there is time for two renewal intervals (two thirds of the ttl each) after the
+    /// The end that something gets which would end at `expires`, as was said at `told`, and lives `ttl` at a time:
+    /// unchanged if it ended before the outage, or nobody had promised it yet; otherwise there is time for two renewal intervals (two thirds of the ttl each) after the
     /// outage, at most ten minutes, never beyond `max`.
-    pub(crate) fn extend(&self, expires: Timestamp, ttl: Duration, max: Option<Timestamp>) -> Timestamp {
-        if expires <= self.from {
+    pub(crate) fn extend(
+        &self,
+        told: Timestamp,
+        expires: Timestamp,
+        ttl: Duration,
+        max: Option<Timestamp>,
+    ) -> Timestamp {
+        if expires <= self.from || told >= self.to {
             return expires;
         }
         let grace = (ttl * 4 / 3).min(GRACE_MAX);
@@ -64,11 +70,16 @@ mod tests {
     fn grace_goes_to_what_was_alive_and_never_beyond_its_maximum() {
         let outage = Outage { from: at(1000), to: at(5000) };
         let hour = Duration::from_secs(3600);
-        assert_eq!(outage.extend(at(900), hour, None), at(900), "was over before");
-        assert_eq!(outage.extend(at(1500), hour, None), at(5600), "ten minutes to renew");
-        assert_eq!(outage.extend(at(1500), Duration::from_secs(60), None), at(5080));
-        assert_eq!(outage.extend(at(1500), hour, Some(at(2000))), at(2000), "the maximum stands");
-        assert_eq!(outage.extend(at(9000), hour, None), at(9000), "has time enough");
+        assert_eq!(outage.extend(at(0), at(900), hour, None), at(900), "was over before");
+        assert_eq!(outage.extend(at(0), at(1500), hour, None), at(5600), "ten minutes to renew");
+        assert_eq!(outage.extend(at(0), at(1500), Duration::from_secs(60), None), at(5080));
+        assert_eq!(outage.extend(at(0), at(1500), hour, Some(at(2000))), at(2000), "the maximum stands");
+        assert_eq!(outage.extend(at(0), at(9000), hour, None), at(9000), "has time enough");
+        assert_eq!(
+            outage.extend(at(5000), at(5060), hour, None),
+            at(5060),
+            "was not there during the outage"
+        );
     }
 
     #[test]

@@ -90,7 +90,8 @@ impl LeaseEntry {
     /// Nothing expires while no server is unsealed: what was valid when the outage began gets time to renew.
     pub(crate) fn with_grace(&mut self, outage: Option<&Outage>) {
         if let (Some(outage), LeaseState::Active { expires }) = (outage, &self.state) {
-            let expires = outage.extend(*expires, self.ttl, Some(self.max_expires()));
+            let told = self.renewed.unwrap_or(self.issued);
+            let expires = outage.extend(told, *expires, self.ttl, Some(self.max_expires()));
             self.state = LeaseState::Active { expires };
         }
     }

@@ -291,7 +291,8 @@ impl Tokens {
     /// Nothing expires while no server is unsealed: what was alive when the outage began gets time to renew.
     pub(crate) fn with_grace(&self, entry: &mut TokenEntry) {
         if let (Some(outage), Some(expires)) = (&self.outage, entry.expires) {
-            entry.expires = Some(outage.extend(expires, entry.ttl, entry.max_expires));
+            let told = entry.renewed.map_or(entry.created, |(at, _)| at);
+            entry.expires = Some(outage.extend(told, expires, entry.ttl, entry.max_expires));
         }
     }
 
