@@ -13,6 +13,7 @@ mod cli;
 mod common;
 mod config;
 mod connection;
+mod guides;
 mod login;
 #[path = "../peer/openbao.rs"]
 mod openbao;

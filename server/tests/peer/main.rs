@@ -7,6 +7,7 @@
 
 mod compare;
 mod http;
+mod issuer;
 mod openbao;
 mod servers;
 mod story;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::compare::{Difference, Same};
 use crate::http::{Answer, Sent, exchange};
+use crate::issuer;
 use crate::servers::{Kind, ROOT, Running, Start};
 
 /// How long a step with `until` is repeated.
@@ -73,9 +74,11 @@ impl Story {
     pub(crate) fn tell(&self) -> Vec<Told> {
         let bao = Running::start(Kind::Bao, self.start);
         let coffer = Running::start(Kind::Coffer, self.start);
-        // Somewhere to write: each server's own directory.
+        // Somewhere to write: each server's own directory; and what an issuer signed.
         let home = |server: &Running| {
-            BTreeMap::from([("home".to_owned(), server.home.path().display().to_string())])
+            let mut kept = issuer::texts().clone();
+            kept.insert("home".to_owned(), server.home.path().display().to_string());
+            kept
         };
         let mut kept = [home(&bao), home(&coffer)];
         let mut same = Same::default();

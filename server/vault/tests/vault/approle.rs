@@ -92,6 +92,25 @@ async fn a_wrong_role_and_a_wrong_secret_are_answered_alike() {
     login(&bed, "the-app", &secret).await.expect(200);
 }
 
+#[tokio::test]
+async fn a_role_that_nobody_has_is_locked_out_like_one_that_somebody_has() {
+    let bed = with_role(json!({})).await;
+    let secret = secret_id(&bed, json!({})).await;
+    let mut seen = Vec::new();
+    for role in ["the-app", "nobody"] {
+        let mut answers = Vec::new();
+        for _ in 0..7 {
+            let answer = login(&bed, role, "wrong").await;
+            answers.push((answer.status, answer.body["errors"].clone()));
+        }
+        seen.push(answers);
+    }
+    assert_eq!(seen[0], seen[1]);
+    let statuses: Vec<u16> = seen[0].iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, [400, 400, 400, 400, 400, 403, 403]);
+    login(&bed, "the-app", &secret).await.expect(403);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_secret_id_is_used_as_often_as_it_may_be_and_no_more() {
     let bed = std::sync::Arc::new(with_role(json!({"secret_id_num_uses": 5})).await);

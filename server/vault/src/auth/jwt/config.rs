@@ -186,7 +186,8 @@ async fn wanted(ctx: &Ctx) -> Result<Config, Fail> {
         (true, None, Some(url)) => KeysFrom::Discovery { url, ca_pem: text("oidc_discovery_ca_pem")? },
         _ => {
             return Err(bad(
-                "exactly one of 'jwt_validation_pubkeys', 'jwks_url' or 'oidc_discovery_url' must be set",
+                "exactly one of 'jwt_validation_pubkeys', 'jwks_url', 'jwks_pairs', 'oidc_discovery_url', or \
+                 'provider_config' must be set",
             ));
         }
     };

@@ -26,7 +26,7 @@ pub(super) async fn handle(ctx: &mut Ctx, mount: &Arc<Mount>, rest: &str) -> Res
         }
         "config" => config::handle(ctx, mount).await,
         "oidc/auth_url" | "oidc/callback" | "oidc/poll" => {
-            Err(bad("OIDC login is not configured for this mount: only roles of type \"jwt\" are supported"))
+            Err(bad("OIDC login is not configured for this mount"))
         }
         "role" => {
             only(&ctx.request, &[Operation::List])?;

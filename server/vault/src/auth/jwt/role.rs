@@ -162,7 +162,7 @@ async fn read(ctx: &Ctx, mount: &Mount, name: &str) -> Result<Outcome, Fail> {
 /// What a body says on top of what there is: fields that are not named keep their value, but for the type of bound
 /// claims, which is `string` unless it is said. Gives back what the client should be warned of, too.
 fn merged(before: Option<Role>, body: &Map<String, Value>) -> Result<(Role, Vec<String>), Fail> {
-    check_supported(body)?;
+    let for_browsers = is_for_browsers(body)?;
     let mut role = before.unwrap_or_default();
     let warnings = role.token.merge(body, &OLD_NAMES)?;
     for (place, name) in [
@@ -203,22 +203,29 @@ fn merged(before: Option<Role>, body: &Map<String, Value>) -> Result<(Role, Vec<
     if role.user_claim.is_empty() {
         return Err(bad("a user claim must be defined on the role"));
     }
+    check_supported(body, for_browsers)?;
     if role.bound_audiences.is_empty() {
         return Err(bad("missing bound_audiences: tokens meant for somebody else are never accepted"));
     }
     Ok((role, warnings))
 }
 
-fn check_supported(body: &Map<String, Value>) -> Result<(), Fail> {
+/// Whether the body asks for a role of people with browsers.
+fn is_for_browsers(body: &Map<String, Value>) -> Result<bool, Fail> {
     match params::text(body, "role_type")? {
-        Some("jwt") => {}
-        None | Some("" | "oidc") if !body.get("allowed_redirect_uris").is_some_and(says_something) => {
-            return Err(bad("'allowed_redirect_uris' must be set if 'role_type' is 'oidc' or unspecified."));
-        }
-        None | Some("" | "oidc") => {
-            return Err(bad("role_type \"oidc\" is not supported: only roles of type \"jwt\" are"));
-        }
-        Some(other) => return Err(bad(format!("invalid 'role_type': {}", other.escape_debug()))),
+        Some("jwt") => Ok(false),
+        None | Some("" | "oidc") => Ok(true),
+        Some(other) => Err(bad(format!("invalid 'role_type': {}", other.escape_debug()))),
+    }
+}
+
+/// Nothing is accepted that would do nothing.
+fn check_supported(body: &Map<String, Value>, for_browsers: bool) -> Result<(), Fail> {
+    if for_browsers && !body.get("allowed_redirect_uris").is_some_and(says_something) {
+        return Err(bad("'allowed_redirect_uris' must be set if 'role_type' is 'oidc' or unspecified."));
+    }
+    if for_browsers {
+        return Err(bad("role_type \"oidc\" is not supported: only roles of type \"jwt\" are"));
     }
     for name in UNSUPPORTED {
         if body.get(name).is_some_and(says_something) {

@@ -42,7 +42,7 @@ pub(super) async fn handle(ctx: &mut Ctx, mount: &Arc<Mount>, rest: &str) -> Res
             Some(name) if rest == "role" || rest.starts_with("role/") => {
                 role::handle(ctx, mount, &role::name(name)).await
             }
-            _ => Err(Fail::NoRoute(ctx.request.path.clone())),
+            _ => Err(Fail::UnsupportedPath),
         },
     }
 }
