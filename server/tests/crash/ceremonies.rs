@@ -37,15 +37,15 @@ pub(crate) const STEPS: [Step; 11] = [
 ];
 
 /// One crash of a ceremony.
-struct Crash {
+pub(crate) struct Crash {
     order: Order,
-    number: u32,
-    place: String,
+    pub(crate) number: u32,
+    pub(crate) place: String,
 }
 
 /// Lets `one` run and die by ever later orders, until what it does is acknowledged before it dies; then by each named step.
 /// `one` gives back whether it was acknowledged.
-fn at_every_step(named: &[(Step, u32)], mut one: impl FnMut(&Crash) -> bool) {
+pub(crate) fn at_every_step(named: &[(Step, u32)], mut one: impl FnMut(&Crash) -> bool) {
     let stride = u32::try_from(number("COFFER_CRASH_STRIDE", 6)).unwrap();
     let mut crashes = 0;
     let mut crash = |order: Order| {
@@ -101,27 +101,27 @@ pub(crate) async fn rewrapped(client: &Client) {
 }
 
 /// A vault and its server, between two lives.
-struct Stage {
+pub(crate) struct Stage {
     vault: Vault,
     server: Server,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (vault, server) = Vault::new(&std::env::current_exe().unwrap());
         Self { vault, server }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.vault.client(&self.server)
     }
 
-    fn run<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
         self.vault.runtime.block_on(work)
     }
 
     /// Gives the order, does the deed, and waits for the death that background work brings if the deed did not.
-    fn do_and_die<T>(
+    pub(crate) fn do_and_die<T>(
         &mut self,
         crash: &Crash,
         deed: impl Future<Output = Result<T, ClientError>>,
@@ -133,7 +133,7 @@ impl Stage {
     }
 
     /// Starts again, unseals, and looks at the audit log.
-    fn come_back(&mut self, crash: &Crash) {
+    pub(crate) fn come_back(&mut self, crash: &Crash) {
         self.server = self.vault.start();
         self.vault.unseal(&self.server);
         self.vault.verify_log(&self.server, &crash.place);
