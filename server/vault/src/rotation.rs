@@ -93,7 +93,10 @@ pub(crate) async fn handle(ctx: &Ctx, permitted: &Permitted, below: &str) -> Res
 
 async fn acknowledge(ctx: &Ctx, permitted: &Permitted) -> Result<Outcome, Fail> {
     let path = ctx.filled("path")?;
-    let version = ctx.request.body.get("version").and_then(Value::as_u64);
+    let version = ctx.request.body.get("version").and_then(|version| match version {
+        Value::String(text) => text.parse().ok(),
+        number => number.as_u64(),
+    });
     let version =
         version.ok_or_else(|| bad("missing version: the number of the version that you have now"))?;
     let canonical = VaultPath::parse(path).map_err(|_| bad("path is no path"))?;
