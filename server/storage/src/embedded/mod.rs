@@ -40,7 +40,7 @@ pub const DATA_FILE: &str = "coffer.redb";
 pub const LOCK_FILE: &str = "LOCK";
 /// Memory for pages of the data file, in bytes, unless told otherwise. A tenth of it holds what a commit has not written
 /// yet. Small: what is asked for often is answered from caches above this room, and the kernel keeps the file's pages, too.
-pub const CACHE_BYTES: usize = 16 * 1024 * 1024;
+pub const CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// The least memory for pages: below it a commit writes many pages twice.
 pub const CACHE_BYTES_MIN: usize = 1024 * 1024;
 
