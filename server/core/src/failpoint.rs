@@ -1,7 +1,7 @@
 //! Named steps of a write, at which a test may end the process.
 //!
 //! Nothing that ships arms them: no configuration, argument, environment variable or request reaches [`arm`], which is
-//! called by the crash test's own executable only (`docs/adr/0010-failpoints.md`). Unarmed, a step costs one look at
+//! called by the crash test's own executable only (`docs/adr/0012-failpoints.md`). Unarmed, a step costs one look at
 //! an atomic.
 
 use std::sync::OnceLock;
