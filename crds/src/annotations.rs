@@ -232,11 +232,14 @@ fn http_of(key: &str, value: &str) -> Result<String, AnnotationError> {
     let url = value.strip_prefix("http=").unwrap_or_default();
     let rest = url.strip_prefix("http://").unwrap_or_default();
     let host = rest.split(['/', '?']).next().unwrap_or_default();
-    let name = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(v6) => v6.split_once(']').unwrap_or_default(),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    let loopback = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let digits = |port: &str| !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit());
+    let port_fine = rest.is_empty() || rest.strip_prefix(':').is_some_and(digits);
+    let local = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let loopback = local && port_fine;
     if !loopback || host.contains('@') {
         return refuse(format!(
             "{key}: {value:?} cannot be called: write http=http://127.0.0.1:<port>/<path>; signals and restarts are not in this version"
@@ -372,6 +375,8 @@ mod tests {
             (&[("inject", "a"), ("on-change.a", "signal=HUP:app")], "http=http://127.0.0.1"),
             (&[("inject", "a"), ("on-change.a", "http=http://10.0.0.1/")], "http=http://127.0.0.1"),
             (&[("inject", "a"), ("on-change.a", "http=http://127.0.0.1@evil/")], "http=http://127.0.0.1"),
+            (&[("inject", "a"), ("on-change.a", "http=http://[::1].evil.example/")], "http=http://127.0.0.1"),
+            (&[("inject", "a"), ("on-change.a", "http=http://localhost:x/")], "http=http://127.0.0.1"),
             (&[("inject", "a"), ("mount-path", "/")], "directory of its own"),
             (&[("inject", "a"), ("mount-path", "/proc/1")], "directory of its own"),
             (&[("inject", "a"), ("mount-path", "/var/run/secrets/kubernetes.io")], "directory of its own"),

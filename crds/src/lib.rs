@@ -10,6 +10,8 @@ pub mod connection;
 pub mod database;
 pub mod duration;
 pub mod dynamic;
+#[cfg(test)]
+mod fuzz;
 pub mod generate;
 pub mod policy;
 pub mod refs;

@@ -13,6 +13,8 @@ mod duration;
 pub mod error;
 mod farewell;
 pub mod files;
+#[cfg(test)]
+mod fuzz;
 pub mod keeper;
 mod notify;
 pub mod plan;

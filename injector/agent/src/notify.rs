@@ -74,7 +74,7 @@ async fn post(url: &str) -> Result<(), AgentError> {
     timeout(CALL, call).await.unwrap_or_else(|_| Err(failed("no answer".to_owned())))
 }
 
-fn target(url: &str) -> Result<(String, u16, Uri), &'static str> {
+pub(crate) fn target(url: &str) -> Result<(String, u16, Uri), &'static str> {
     let uri: Uri = url.parse().map_err(|_| "is not a URL")?;
     if uri.scheme_str() != Some("http") {
         return Err("needs http://");

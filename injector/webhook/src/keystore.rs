@@ -60,7 +60,7 @@ impl Keystore {
     }
 }
 
-fn read(secret: &Secret) -> Option<Stored> {
+pub(crate) fn read(secret: &Secret) -> Option<Stored> {
     let data = secret.data.as_ref()?;
     let text = |key: &str| data.get(key).and_then(|b| String::from_utf8(b.0.clone()).ok());
     let number = |key: &str| secret.metadata.annotations.as_ref()?.get(key)?.parse().ok();
@@ -74,7 +74,7 @@ fn read(secret: &Secret) -> Option<Stored> {
     })
 }
 
-fn write(name: &str, stored: &Stored) -> Secret {
+pub(crate) fn write(name: &str, stored: &Stored) -> Secret {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     let mut data = BTreeMap::from([
         ("ca.crt".to_owned(), bytes(&stored.ca_bundle)),

@@ -6,6 +6,8 @@
 
 pub mod certs;
 mod clock;
+#[cfg(test)]
+mod fuzz;
 mod keystore;
 pub mod patch;
 pub mod review;

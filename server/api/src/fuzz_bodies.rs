@@ -7,7 +7,7 @@ use axum::body::Body;
 use coffer_fuzz::Target;
 use http::{Method, Request};
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Limits;
 use crate::tests::{Bed, bed_with};
@@ -111,4 +111,33 @@ async fn send(bed: &Bed, request: &Value) -> Option<(u16, String)> {
     let shape = !errors_only || errors.is_some_and(|e| e.iter().all(Value::is_string));
     assert!(shape, "{status} {request}: {answer}");
     Some((status, errors.and_then(|e| e.first()?.as_str()).unwrap_or_default().to_owned()))
+}
+
+/// A batch token of this vault, edited as the input says: pairs of bytes, a place and what is put there. Zero takes a
+/// character out.
+#[test]
+fn no_token_is_let_in_but_the_one_that_was_issued() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let bed = runtime.block_on(bed_with(Limits::default()));
+    let made = json!({"type": "batch", "policies": ["default"], "ttl": "1h"});
+    let (status, made) = runtime.block_on(bed.ask("POST", "/v1/auth/token/create", made));
+    assert_eq!(status, 200);
+    let token = made["auth"]["client_token"].as_str().unwrap().to_owned();
+    Target::new("token-edits").words(&["\u{5}A", "\u{1}.", "\u{0}s", "=", "\u{ff}"]).runs(1_000).run(
+        |input| {
+            let mut edited = token.clone().into_bytes();
+            for edit in input.chunks_exact(2).take(8) {
+                let at = usize::from(edit[0]) % edited.len();
+                match edit[1] {
+                    0 if edited.len() > 1 => drop(edited.remove(at)),
+                    byte => edited[at] = b'!' + byte % 94,
+                }
+            }
+            let edited = String::from_utf8(edited).unwrap();
+            let request = Request::get("/v1/auth/token/lookup-self").header("x-vault-token", &edited);
+            let status = runtime.block_on(bed.send(request.body(Body::empty()).unwrap())).status().as_u16();
+            assert_eq!(status, if edited == token { 200 } else { 403 }, "{input:?}");
+            format!("{status}")
+        },
+    );
 }

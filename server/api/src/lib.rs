@@ -19,6 +19,8 @@ mod fuzz;
 #[cfg(test)]
 mod fuzz_bodies;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod tests;
 
 pub use forwarded::TrustedProxies;

@@ -83,7 +83,7 @@ impl Bed {
     }
 
     /// As root, with a JSON body unless it is null.
-    async fn ask(&self, method: &str, uri: &str, body: Value) -> (StatusCode, Value) {
+    pub(crate) async fn ask(&self, method: &str, uri: &str, body: Value) -> (StatusCode, Value) {
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let request = Request::builder().method(method).uri(uri).header("x-vault-token", &self.token);
         read(self.send(request.body(body).unwrap()).await).await

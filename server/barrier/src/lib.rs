@@ -9,6 +9,8 @@ mod children;
 mod directory;
 mod envelope;
 pub mod error;
+#[cfg(test)]
+mod fuzz;
 mod init;
 pub mod key;
 mod keyring;

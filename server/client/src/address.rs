@@ -13,6 +13,10 @@ pub(crate) struct Address {
 
 impl Address {
     pub(crate) fn parse(text: &str) -> Result<Self, ClientError> {
+        // Before anything else, because what is refused is repeated.
+        if text.contains('@') {
+            return Err(ClientError::Config("address must not contain a login".to_owned()));
+        }
         let bad = |why: &str| ClientError::Config(format!("address {text:?}: {why}"));
         let uri: Uri = text.parse().map_err(|_| bad("is not a URL"))?;
         let tls = match uri.scheme_str() {
@@ -24,10 +28,15 @@ impl Address {
             return Err(bad("must not have a path"));
         }
         let authority = uri.authority().ok_or_else(|| bad("has no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(ClientError::Config("address must not contain a login".to_owned()));
+        let host = authority.host();
+        if authority.as_str().len() > host.len() && authority.port_u16().is_none() {
+            return Err(bad("has no valid port"));
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+            Some(Some(ip)) if ip.parse::<std::net::Ipv6Addr>().is_ok() => ip.to_owned(),
+            None if !host.is_empty() && !host.contains(['[', ']', ':']) => host.to_owned(),
+            _ => return Err(bad("has no valid host")),
+        };
         if !tls && !is_loopback(&host) {
             return Err(bad("plain http is accepted for loopback only"));
         }
@@ -104,15 +113,26 @@ mod tests {
         assert_eq!((a.host.as_str(), a.authority().as_str()), ("2001:db8::1", "[2001:db8::1]:8200"));
         assert!(!Address::parse("http://127.0.0.1:8200").unwrap().tls);
         assert!(!Address::parse("http://[::1]:8200").unwrap().tls);
-        for bad in ["http://10.0.0.1", "coffer:8200", "https://u:p@h", "https://h/v1", "ftp://h", ""] {
+        for bad in [
+            "http://10.0.0.1",
+            "coffer:8200",
+            "https://u:p@h",
+            "https://h/v1",
+            "ftp://h",
+            "",
+            "https://-[:]",
+            "https://h:99999",
+        ] {
             assert!(Address::parse(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn an_address_with_a_login_is_not_repeated() {
-        let error = Address::parse("https://user:hunter2@host").unwrap_err().to_string();
-        assert!(!error.contains("hunter2"), "{error}");
+        for login in ["https://user:hunter2@host", "https://user:hunter2@host/v1", "user:hunter2 @host"] {
+            let error = Address::parse(login).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

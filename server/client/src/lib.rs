@@ -11,6 +11,8 @@ mod builder;
 mod call;
 mod error;
 mod events;
+#[cfg(test)]
+mod fuzz;
 mod transport;
 mod trust;
 mod typed;

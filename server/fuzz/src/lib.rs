@@ -5,6 +5,8 @@
 //! the same inputs, so a run without [`SEED`] never fails by chance. Nothing here is part of a shipped program, and
 //! nothing is written unless [`LAST`] asks for it.
 
+#[cfg(test)]
+mod census;
 mod json;
 mod mutate;
 

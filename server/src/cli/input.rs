@@ -8,7 +8,8 @@ use coffer_client::wire::Disclose;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use serde_json::{Map, Value};
 
-const STDIN_BYTES_MAX: u64 = 1 << 20;
+/// The most that a file or standard input may hold: what a server takes.
+const INPUT_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads `key=value`, `key=@file`, `key=-` (standard input), `@file.json` and `-` (JSON from standard input).
 /// A key that is given several times becomes a list.
@@ -86,14 +87,19 @@ pub(crate) fn file_or_stdin(name: &str) -> anyhow::Result<String> {
 }
 
 fn read_file(name: &str) -> anyhow::Result<String> {
-    std::fs::read_to_string(Path::new(name)).with_context(|| format!("file {name}"))
+    let context = || format!("file {name}");
+    bounded(std::fs::File::open(Path::new(name)).with_context(context)?, &context())
 }
 
 fn read_stdin() -> anyhow::Result<String> {
+    bounded(std::io::stdin().lock(), "standard input")
+}
+
+fn bounded(source: impl Read, whence: &str) -> anyhow::Result<String> {
     let mut text = String::new();
-    std::io::stdin().lock().take(STDIN_BYTES_MAX + 1).read_to_string(&mut text).context("standard input")?;
-    if text.len() as u64 > STDIN_BYTES_MAX {
-        bail!("standard input is larger than {STDIN_BYTES_MAX} bytes");
+    source.take(INPUT_BYTES_MAX + 1).read_to_string(&mut text).with_context(|| whence.to_owned())?;
+    if text.len() as u64 > INPUT_BYTES_MAX {
+        bail!("{whence} is larger than {INPUT_BYTES_MAX} bytes");
     }
     Ok(text)
 }

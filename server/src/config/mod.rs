@@ -210,4 +210,6 @@ fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -4,5 +4,7 @@
 
 pub mod embedded;
 pub mod faulty;
+#[cfg(test)]
+mod fuzz;
 pub mod memory;
 mod overlay;

@@ -17,6 +17,8 @@ mod door;
 mod engine;
 mod error;
 mod events;
+#[cfg(test)]
+mod fuzz;
 mod identity;
 mod lease;
 mod metrics;

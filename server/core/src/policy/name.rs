@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::PolicyError;
 
-const MAX_NAME_BYTES: usize = 512;
+/// The longest name.
+pub(super) const MAX_NAME_BYTES: usize = 512;
 
 /// A policy's name: lower-cased, of visible ASCII, slashes allowed between segments.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -17,15 +18,13 @@ pub struct PolicyName(Arc<str>);
 impl PolicyName {
     /// Reads and lower-cases a name.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        if text.len() > MAX_NAME_BYTES {
+            return Err(PolicyError::LongName);
+        }
         let good = |c: u8| c.is_ascii_alphanumeric() || b"-_./:@=~ ".contains(&c);
         let segments_fine = text.split('/').all(|s| !matches!(s, "" | "." | ".."));
         let trimmed = text.trim() == text;
-        if text.is_empty()
-            || text.len() > MAX_NAME_BYTES
-            || !text.bytes().all(good)
-            || !segments_fine
-            || !trimmed
-        {
+        if text.is_empty() || !text.bytes().all(good) || !segments_fine || !trimmed {
             return Err(PolicyError::Name);
         }
         Ok(Self(text.to_ascii_lowercase().into()))

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::hcl::{self, Block, Body, Entry, HclError, Position};
 
+use super::name::MAX_NAME_BYTES;
 use super::params::{ParamRules, ValueLists};
 use super::pattern::{PathPattern, PatternError};
 use super::{Capabilities, Capability, MAX_POLICY_BYTES, MAX_POLICY_RULES, PolicyName};
@@ -18,6 +19,9 @@ pub enum PolicyError {
     /// A name that no policy can have.
     #[error("invalid policy name")]
     Name,
+    /// A name longer than [`MAX_NAME_BYTES`].
+    #[error("policy name is longer than {MAX_NAME_BYTES} bytes")]
+    LongName,
     /// The root policy is not written.
     #[error("the root policy cannot be written")]
     Root,

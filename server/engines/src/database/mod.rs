@@ -9,6 +9,8 @@ mod connection;
 mod driver;
 mod effects;
 mod fill;
+#[cfg(test)]
+mod fuzz;
 mod mysql;
 mod passwords;
 mod pool;

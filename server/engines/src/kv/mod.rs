@@ -5,6 +5,8 @@
 
 mod data;
 mod fields;
+#[cfg(test)]
+mod fuzz;
 mod listing;
 mod metadata;
 mod plain;

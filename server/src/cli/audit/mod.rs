@@ -4,6 +4,8 @@
 //! vouches for is given to it in a file.
 
 mod device;
+#[cfg(test)]
+mod fuzz;
 mod log;
 mod query;
 mod verify;

@@ -49,7 +49,7 @@ impl Anchor {
         Self::find(&value, node).with_context(|| format!("head {}: {expected}", path.display()))
     }
 
-    fn find(value: &Value, node: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) fn find(value: &Value, node: Option<&str>) -> anyhow::Result<Self> {
         let nodes = value.pointer("/data/nodes").or_else(|| value.get("nodes")).and_then(Value::as_object);
         let Some(nodes) = nodes else {
             return Ok(Self { head: Chain::deserialize(value)?, start: Chain::default() });

@@ -1,5 +1,7 @@
 //! `operator` and `status`: the seal and what state it is in.
 
+#[cfg(test)]
+mod fuzz;
 mod keys;
 mod rekey;
 mod root;

@@ -125,7 +125,7 @@ fn show(attempt: &Attempt, out: &Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn decode(encoded: &str, otp: &Disclose) -> anyhow::Result<Disclose> {
+pub(super) fn decode(encoded: &str, otp: &Disclose) -> anyhow::Result<Disclose> {
     let bytes = STANDARD_NO_PAD.decode(encoded.trim().trim_end_matches('=')).context("the encoded token")?;
     if bytes.len() != otp.expose().len() {
         bail!("the one-time pad has {} characters, the token {}", otp.expose().len(), bytes.len());

@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -110,8 +111,11 @@ impl EmbeddedStore {
     fn over(open: OpenBackend, free: FreeBytes, cache_bytes: usize) -> Result<Self, StoreError> {
         let cache_bytes = cache_bytes.max(CACHE_BYTES_MIN);
         let health = Arc::new(Health::default());
-        let database = open_database(&open, &health, cache_bytes)?;
-        let version = stored_version(&database).map_err(storage)?;
+        let (database, version) = unharmed(|| {
+            let database = open_database(&open, &health, cache_bytes)?;
+            let version = stored_version(&database).map_err(storage)?;
+            Ok((database, version))
+        })?;
         let shared = Arc::new(Shared {
             database: RwLock::new(Slot::Open(database)),
             health: Mutex::new(health),
@@ -264,17 +268,16 @@ impl EmbeddedBase {
             *live.snapshots.entry(committed).or_default() += 1;
             committed
         };
-        let taken = shared.with_database(|database| -> Result<_, redb::Error> {
-            let txn = database.begin_read()?;
-            let version = txn.open_table(META)?.get(VERSION)?.map_or(0, |v| v.value());
-            Ok((txn.open_table(ROWS)?, version))
+        let taken = unharmed(|| {
+            let taken = shared.with_database(|database| -> Result<_, redb::Error> {
+                let txn = database.begin_read()?;
+                let version = txn.open_table(META)?.get(VERSION)?.map_or(0, |v| v.value());
+                Ok((txn.open_table(ROWS)?, version))
+            });
+            taken?.map_err(storage)
         });
         match taken {
-            Ok(Ok((rows, version))) => Ok(Self { rows, version, shared: Arc::clone(shared), counted }),
-            Ok(Err(e)) => {
-                uncount(shared, counted);
-                Err(storage(e))
-            }
+            Ok((rows, version)) => Ok(Self { rows, version, shared: Arc::clone(shared), counted }),
             Err(e) => {
                 uncount(shared, counted);
                 Err(e)
@@ -305,18 +308,20 @@ impl Base for EmbeddedBase {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.rows.get(key).map_err(storage)?.map(|value| value.value().to_vec()))
+        unharmed(|| Ok(self.rows.get(key).map_err(storage)?.map(|value| value.value().to_vec())))
     }
 
     fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<Row>, StoreError> {
         let end = if range.end.is_empty() { Bound::Unbounded } else { Bound::Excluded(range.end.as_slice()) };
         let bounds = (Bound::Included(range.start.as_slice()), end);
-        let mut found = Vec::new();
-        for row in self.rows.range::<&[u8]>(bounds).map_err(storage)?.take(limit) {
-            let (key, value) = row.map_err(storage)?;
-            found.push((key.value().to_vec(), value.value().to_vec()));
-        }
-        Ok(found)
+        unharmed(|| {
+            let mut found = Vec::new();
+            for row in self.rows.range::<&[u8]>(bounds).map_err(storage)?.take(limit) {
+                let (key, value) = row.map_err(storage)?;
+                found.push((key.value().to_vec(), value.value().to_vec()));
+            }
+            Ok(found)
+        })
     }
 }
 
@@ -371,6 +376,13 @@ impl Txn for EmbeddedTxn {
         drop(base);
         result
     }
+}
+
+/// redb trusts the pages of its file: over damaged ones it panics where it cannot go on. That is a failure of the file and
+/// not of this program, so it becomes one.
+fn unharmed<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let harmed = || StoreError::Corrupt("the store's file is damaged".into());
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(harmed()))
 }
 
 fn open_database(

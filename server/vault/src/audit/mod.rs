@@ -8,6 +8,8 @@ pub(crate) mod device;
 mod disk;
 mod file;
 mod flood;
+#[cfg(test)]
+mod fuzz;
 mod log;
 mod meters;
 mod pen;

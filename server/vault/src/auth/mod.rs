@@ -4,6 +4,8 @@
 //! through [`grant`], by the role's [`token_params`].
 
 pub(crate) mod approle;
+#[cfg(test)]
+mod fuzz;
 mod glob;
 mod grant;
 mod jose;

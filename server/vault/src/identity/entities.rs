@@ -127,7 +127,10 @@ impl Wanted {
 /// Checks a name.
 fn name(text: &str) -> Result<String, Fail> {
     let odd = |c: char| c.is_control() || c == '/';
-    if text.len() > NAME_BYTES_MAX || text.trim() != text || text.chars().any(odd) {
+    if text.len() > NAME_BYTES_MAX {
+        return Err(bad(format!("entity name is longer than {NAME_BYTES_MAX} bytes")));
+    }
+    if text.trim() != text || text.chars().any(odd) {
         return Err(bad("invalid entity name"));
     }
     Ok(text.to_owned())

@@ -5,7 +5,7 @@
 //! each, so nothing is written to them while the vault is sealed.
 
 mod line;
-mod options;
+pub(super) mod options;
 mod salt;
 mod sink;
 mod tell;

@@ -6,6 +6,8 @@ mod api;
 mod claims;
 mod config;
 pub(crate) mod direct;
+#[cfg(test)]
+mod fuzz;
 mod login;
 mod pods;
 mod role;
