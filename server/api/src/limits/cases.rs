@@ -116,7 +116,7 @@ fn secrets() -> Vec<Case> {
             put("secret/metadata/a", &json!({"custom_metadata": {"k": x(n)}}))
         }),
         case("cubbyhole entry", 512 << 10, 413, "524288", |n| {
-            put("cubbyhole/a", &json!({"k": x(n - r#"{"k":""}"#.len())}))
+            put("cubbyhole/a", &json!({"k": x(n - 1 - r#"{"k":""}"#.len())}))
         }),
     ]
 }
