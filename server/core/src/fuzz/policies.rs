@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coffer_fuzz::{Target, kind, text};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use serde_json::Value as Json;
 
 use crate::hcl::{self, Body, Value};
+use crate::password_policy::{MAX_LENGTH, PasswordPolicy};
 use crate::path::VaultPath;
 use crate::policy::{Acl, Capability, Operation, PathPattern, Policy, PolicyName, Reason, contains};
 
@@ -232,5 +235,34 @@ fn a_value_in_a_templated_path_stays_one_segment() {
         };
         assert_eq!(shape(filled), shape(plain), "{:?}", filled.pattern());
         format!("{:?}", shape(filled))
+    });
+}
+
+/// Whatever is asked for, a password has as many characters as were asked for, and making it ends.
+#[test]
+fn a_password_policy_makes_passwords_of_its_length() {
+    let words = [
+        "length = 20",
+        "rule \"charset\" {",
+        "charset = \"abc\"",
+        "min-chars = 1",
+        "}",
+        "0",
+        "512",
+        "513",
+        "\"\"",
+        "é",
+        "64",
+    ];
+    Target::new("password-policy").words(&words).runs(2_000).run(|input| {
+        let policy = match PasswordPolicy::parse(&text(input)) {
+            Ok(policy) => policy,
+            Err(why) => return kind(&why),
+        };
+        let mut rng = StdRng::seed_from_u64(1);
+        let one = policy.generate(&mut rng).expose().chars().count();
+        let other = policy.generate(&mut rng).expose().chars().count();
+        assert!(one == other && (1..=MAX_LENGTH).contains(&one), "{one} and {other} characters");
+        format!("{}", one.min(40))
     });
 }

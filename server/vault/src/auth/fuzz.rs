@@ -67,9 +67,9 @@ fn claims_that_are_believed_are_of_the_issuer_for_us_and_of_today() {
         let now = Timestamp::from_secs(1_800_000_000);
         let leeway = Leeway { late: Duration::from_secs(30), early: Duration::from_secs(30), unstated: None };
         let audiences = ["coffer".to_owned()];
-        let expected = Expected { issuer: "issuer", audiences: &audiences, subject: None, leeway };
+        let expected = Expected { issuer: Some("issuer"), audiences: &audiences, subject: None, leeway };
         match expected.check(&claims, now) {
-            Ok(ends) => {
+            Ok((_, ends)) => {
                 assert_eq!(claims["iss"], "issuer");
                 assert!(
                     claims["aud"] == "coffer"
