@@ -7,12 +7,9 @@ mod audit;
 mod auth_mounts;
 mod complete;
 mod dashes;
-<<<<<<< HEAD
 mod events;
-=======
 #[cfg(test)]
 mod fuzz;
->>>>>>> dc2aa07 (Fuzz: targets for every parser of outside bytes, with a census; limits page and its test; what they found is fixed)
 mod generic;
 mod input;
 mod kv;
