@@ -162,6 +162,56 @@ pub(crate) fn entity_path(id: &str) -> String {
     format!("{ENTITY_DIR}/{id}")
 }
 
+/// From the id of an entity that was merged into another to that.
+pub(crate) fn entity_merged(id: &str) -> RowKey {
+    entry(&format!("entity-merged/{id}"))
+}
+
+/// The directory below which groups are linked by id.
+pub(crate) const GROUP_DIR: &str = "group";
+/// The directory below which aliases of groups are linked by id.
+pub(crate) const GROUP_ALIAS_DIR: &str = "group-alias";
+
+/// A group.
+pub(crate) fn group(id: &str) -> RowKey {
+    entry(&group_path(id))
+}
+
+/// Where it is linked.
+pub(crate) fn group_path(id: &str) -> String {
+    format!("{GROUP_DIR}/{id}")
+}
+
+/// From the hash of a group's name to its id.
+pub(crate) fn group_name(hash: &str) -> RowKey {
+    entry(&format!("group-name/{hash}"))
+}
+
+/// From the id of a group's alias to the group's.
+pub(crate) fn group_alias(id: &str) -> RowKey {
+    entry(&group_alias_path(id))
+}
+
+/// Where it is linked.
+pub(crate) fn group_alias_path(id: &str) -> String {
+    format!("{GROUP_ALIAS_DIR}/{id}")
+}
+
+/// From the hash of a mount's accessor and what a group is called there to group and alias.
+pub(crate) fn group_alias_name(hash: &str) -> RowKey {
+    entry(&format!("group-alias-name/{hash}"))
+}
+
+/// The directory of the entities that are in a group.
+pub(crate) fn group_member_dir(group: &str) -> String {
+    format!("group-member/{group}")
+}
+
+/// Where an entity is linked that is in a group.
+pub(crate) fn group_member_path(group: &str, entity: &str) -> String {
+    format!("group-member/{group}/{entity}")
+}
+
 /// From the hash of an entity's name to its id.
 pub(crate) fn entity_name(hash: &str) -> RowKey {
     entry(&format!("entity-name/{hash}"))

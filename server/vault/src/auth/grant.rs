@@ -46,6 +46,8 @@ pub(super) struct Grant {
     warnings: Vec<String>,
     mount: Arc<Mount>,
     alias: NewAlias,
+    /// What the method calls the external groups that he is in.
+    groups: Vec<String>,
     identity_policies: Vec<PolicyName>,
     /// The entity whose alias was renewed by this login: what is kept of its other tokens is not true any more.
     renewed: Option<String>,
@@ -103,7 +105,14 @@ impl Grant {
         };
         let identity_policies = Vec::new();
         let (mount, warnings) = (Arc::clone(mount), life.warnings);
-        Ok(Self { entry, token, warnings, mount, alias, identity_policies, renewed: None })
+        let groups = Vec::new();
+        Ok(Self { entry, token, warnings, mount, alias, groups, identity_policies, renewed: None })
+    }
+
+    /// Says which groups the method knows him to be in, by the names of their aliases.
+    pub(super) fn with_groups(mut self, groups: Vec<String>) -> Self {
+        self.groups = groups;
+        self
     }
 
     /// Ties a batch token to the role it is granted by, as it is stored at `key` now; to be called before the
@@ -126,9 +135,12 @@ impl Grant {
         let open = &ctx.open;
         let (entity, renewed) =
             identity::ensure_in(&open.barrier, writer, &self.mount, &self.alias, ctx.now).await?;
-        self.renewed = renewed.then(|| entity.id.clone());
+        let (entity, moved) =
+            identity::join_in(&open.barrier, writer, &self.mount, entity, &self.groups).await?;
+        self.renewed = (renewed || moved).then(|| entity.id.clone());
+        let groups = identity::groups_of(&*writer, &entity).await?;
+        self.identity_policies = identity::policies(&entity, &groups);
         self.entry.entity = Some(entity.id);
-        self.identity_policies = entity.policies;
         match (self.entry.kind, &self.entry.origin) {
             (Kind::Service, _) => Tokens::insert_in(writer, &self.entry).await,
             (Kind::Batch, Some(_)) => {

@@ -85,7 +85,8 @@ fn entity_named(ctx: &Ctx) -> Result<Option<String>, Fail> {
     Ok(canonical.or(old).map(str::to_owned))
 }
 
-fn checked_name(name: &str) -> Result<String, Fail> {
+/// A name that an alias can have, without the blanks around it.
+pub(crate) fn checked_name(name: &str) -> Result<String, Fail> {
     let name = name.trim();
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(bad("invalid alias name"));

@@ -5,6 +5,7 @@ use coffer_core::policy::PolicyName;
 use serde_json::{Map, Value, json};
 
 use super::entity::{Entity, NAME_BYTES_MAX};
+use super::{group, merge};
 use crate::codec::transact;
 use crate::error::{Fail, bad};
 use crate::outcome::Outcome;
@@ -27,6 +28,7 @@ pub(super) async fn handle(ctx: &Ctx, rest: &str) -> Result<Outcome, Fail> {
             let id = ctx.text("id")?.filter(|id| !id.is_empty());
             return write(ctx, id.map(Named::Id)).await;
         }
+        "merge" => return merge::handle(ctx).await,
         "id" | "name" => {
             only(&ctx.request, &[Operation::List])?;
             return list(ctx, rest == "name").await;
@@ -41,7 +43,8 @@ pub(super) async fn handle(ctx: &Ctx, rest: &str) -> Result<Outcome, Fail> {
         Operation::Read => {
             let reader = ctx.open.barrier.reader().await?;
             let entity = find(ctx, &reader, &named).await?.ok_or(Fail::NotFound)?;
-            Ok(Outcome::data(entity.show(&ctx.open.mounts)))
+            let groups = group::with_parents(&reader, &entity.groups).await?;
+            Ok(Outcome::data(entity.show(&groups, &ctx.open.mounts)))
         }
         Operation::Create | Operation::Update => write(ctx, Some(named)).await,
         Operation::Delete => delete(ctx, &named).await,
@@ -216,5 +219,7 @@ pub(super) async fn lookup(ctx: &Ctx) -> Result<Outcome, Fail> {
     } else {
         return Err(bad("query parameter not supplied"));
     };
-    Ok(found.map_or_else(Outcome::empty, |entity| Outcome::data(entity.show(&ctx.open.mounts))))
+    let Some(entity) = found else { return Ok(Outcome::empty()) };
+    let groups = group::with_parents(&reader, &entity.groups).await?;
+    Ok(Outcome::data(entity.show(&groups, &ctx.open.mounts)))
 }

@@ -12,6 +12,7 @@ use coffer_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::group::Group;
 use crate::auth::lockout::normal;
 use crate::codec;
 use crate::error::{Fail, bad};
@@ -35,6 +36,12 @@ pub(crate) struct Entity {
     pub(crate) updated: Timestamp,
     /// At most one for each auth mount.
     pub(crate) aliases: Vec<Alias>,
+    /// The groups that it is in; one that is gone may still be named.
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
+    /// The entities that were merged into it.
+    #[serde(default)]
+    pub(crate) merged: Vec<String>,
 }
 
 /// A name at an auth mount.
@@ -48,6 +55,9 @@ pub(crate) struct Alias {
     pub(crate) custom_metadata: Option<BTreeMap<String, String>>,
     pub(crate) created: Timestamp,
     pub(crate) updated: Timestamp,
+    /// The entities that it was an alias of before they were merged.
+    #[serde(default)]
+    pub(crate) merged_from: Vec<String>,
 }
 
 /// What an auth method says of who logs in.
@@ -64,7 +74,7 @@ pub(super) struct AliasEntry {
 }
 
 /// The hash that stands for a name in the indexes.
-fn hash(barrier: &Barrier, parts: [&str; 2]) -> Result<String, Fail> {
+pub(super) fn hash(barrier: &Barrier, parts: [&str; 2]) -> Result<String, Fail> {
     let key = barrier.hmac_key("identity")?;
     Ok(hex::encode(key.mac(&[parts[0].as_bytes(), normal(parts[1]).as_bytes()])))
 }
@@ -90,6 +100,7 @@ impl Alias {
             custom_metadata: None,
             created: now,
             updated: now,
+            merged_from: Vec::new(),
         }
     }
 
@@ -104,7 +115,7 @@ impl Alias {
             "id": self.id,
             "last_update_time": self.updated.to_rfc3339(),
             "local": false,
-            "merged_from_canonical_ids": null,
+            "merged_from_canonical_ids": if self.merged_from.is_empty() { Value::Null } else { json!(self.merged_from) },
             "metadata": or_null(&self.metadata),
             "mount_accessor": self.accessor,
             "mount_path": mount.as_ref().map(|m| m.full_path()).unwrap_or_default(),
@@ -133,6 +144,8 @@ impl Entity {
             created: now,
             updated: now,
             aliases: Vec::new(),
+            groups: Vec::new(),
+            merged: Vec::new(),
         }
     }
 
@@ -224,6 +237,13 @@ impl Entity {
                 self.add_alias_in(barrier, writer, alias).await?;
             }
         }
+        let groups_before = before.map_or(&[][..], |before| &before.groups);
+        for left in groups_before.iter().filter(|id| !self.groups.contains(id)) {
+            writer.unlink(MountId::SYSTEM, &rows::group_member_path(left, &self.id)).await?;
+        }
+        for joined in self.groups.iter().filter(|id| !groups_before.contains(id)) {
+            writer.link(MountId::SYSTEM, &rows::group_member_path(joined, &self.id)).await?;
+        }
         codec::put(writer, &rows::entity(&self.id), self).await?;
         if before.is_none() {
             writer.link(MountId::SYSTEM, &rows::entity_path(&self.id)).await?;
@@ -248,24 +268,32 @@ impl Entity {
         for alias in &self.aliases {
             remove_alias_in(barrier, writer, alias).await?;
         }
+        for group in &self.groups {
+            writer.unlink(MountId::SYSTEM, &rows::group_member_path(group, &self.id)).await?;
+        }
         writer.delete(&rows::entity(&self.id)).await?;
         writer.unlink(MountId::SYSTEM, &rows::entity_path(&self.id)).await?;
         Ok(())
     }
 
-    /// As clients see it.
-    pub(super) fn show(&self, mounts: &MountTable) -> Value {
+    /// As clients see it. `groups` are all those that it is in, by itself or through others.
+    pub(super) fn show(&self, groups: &[Group], mounts: &MountTable) -> Value {
+        let (direct, inherited): (Vec<&str>, Vec<&str>) = groups
+            .iter()
+            .map(|group| group.id.as_str())
+            .partition(|id| self.groups.iter().any(|own| own == id));
+        let all: Vec<&str> = direct.iter().chain(&inherited).copied().collect();
         let aliases: Vec<Value> = self.aliases.iter().map(|alias| alias.show(&self.id, mounts)).collect();
         json!({
             "aliases": aliases,
             "creation_time": self.created.to_rfc3339(),
-            "direct_group_ids": [],
+            "direct_group_ids": direct,
             "disabled": self.disabled,
-            "group_ids": [],
+            "group_ids": all,
             "id": self.id,
-            "inherited_group_ids": [],
+            "inherited_group_ids": inherited,
             "last_update_time": self.updated.to_rfc3339(),
-            "merged_entity_ids": null,
+            "merged_entity_ids": if self.merged.is_empty() { Value::Null } else { json!(self.merged) },
             "metadata": if self.metadata.is_empty() { Value::Null } else { json!(self.metadata) },
             "name": self.name,
             "namespace_id": "root",

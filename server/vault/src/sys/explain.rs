@@ -49,11 +49,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, which: &str) ->
     };
     let text = ctx.filled("path")?;
     let path = VaultPath::parse(text).map_err(|error| bad(format!("invalid path: {error}")))?;
-    let operations = match ctx.text("operation")?.filter(|text| !text.is_empty()) {
-        None => OPERATIONS.to_vec(),
-        Some("write") => vec![Needs::Create, Needs::Update],
-        Some(text) => vec![operation(text)?],
-    };
+    let operations = operations(ctx)?;
     let params = parameters(ctx)?;
     let explained: Vec<Explanation> =
         operations.iter().map(|needs| subject.acl().explain(*needs, &path, params.as_ref())).collect();
@@ -102,6 +98,15 @@ async fn named(ctx: &Ctx) -> Result<Subject, Fail> {
         }
         _ => Err(bad("either token or policies must be supplied")),
     }
+}
+
+/// What is asked about; a write may turn out to be either.
+fn operations(ctx: &Ctx) -> Result<Vec<Needs>, Fail> {
+    Ok(match ctx.text("operation")?.filter(|text| !text.is_empty()) {
+        None => OPERATIONS.to_vec(),
+        Some("write") => vec![Needs::Create, Needs::Update],
+        Some(text) => vec![operation(text)?],
+    })
 }
 
 fn operation(text: &str) -> Result<Needs, Fail> {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use coffer_barrier::MountId;
+use coffer_barrier::{MountId, Writer};
 use coffer_core::policy::PolicyName;
 use coffer_core::token::{Accessor, Token};
 use serde_json::Value;
@@ -16,6 +16,8 @@ use super::{ANCESTORS_MAX, Kind, TokenEntry, Tokens, wrapping};
 use crate::auth::{Life, TokenParams};
 use crate::codec::transact;
 use crate::error::{Fail, bad};
+use crate::identity::{self, NewAlias};
+use crate::mounts::Class;
 use crate::outcome::{Outcome, Undo};
 use crate::params;
 use crate::permit::Permitted;
@@ -46,6 +48,8 @@ struct Wanted {
     renewable: bool,
     display_name: String,
     metadata: BTreeMap<String, String>,
+    /// Whose entity it is to be, instead of the parent's.
+    entity_alias: Option<String>,
 }
 
 /// How a token is asked for: `create`, `create-orphan`, or `create/<role>`.
@@ -76,12 +80,14 @@ pub(super) async fn create(ctx: &mut Ctx, permitted: &Permitted, by: By<'_>) -> 
     let print = role.as_ref().and_then(|role| role.print.clone());
     let entry = new_entry(ctx, &parent, &wanted, role, &mut warnings)?;
     let (entry, token) = match wanted.kind {
-        Kind::Service => service(ctx, &parent, entry, wanted.id, print).await?,
-        Kind::Batch => sealed(ctx, &parent, entry).await?,
+        Kind::Service => {
+            service(ctx, &parent, entry, wanted.id, print, wanted.entity_alias.as_deref()).await?
+        }
+        Kind::Batch => sealed(ctx, &parent, entry, wanted.entity_alias.as_deref()).await?,
     };
     let seconds = entry.ttl_left(ctx.now);
-    let from_entity = if entry.entity.is_some() { permitted.token()?.identity_policies() } else { &[] };
-    let mut outcome = Outcome::auth(&entry, Some(&token), seconds).with_identity_policies(from_entity);
+    let from_entity = identity::policies_of(&ctx.open, &entry).await?;
+    let mut outcome = Outcome::auth(&entry, Some(&token), seconds).with_identity_policies(&from_entity);
     if entry.kind == Kind::Service {
         outcome.undo = Some(Undo::Token(entry.hash));
     }
@@ -117,12 +123,14 @@ async fn service(
     entry: TokenEntry,
     chosen: Option<Token>,
     role: Option<RolePrint>,
+    alias: Option<&str>,
 ) -> Result<(TokenEntry, Token), Fail> {
     let open = &ctx.open;
     let token = chosen.unwrap_or_else(|| Token::generate(&mut rand::rng()));
     let entry = TokenEntry { hash: open.tokens.hash(&token), ..entry };
-    let made: Result<TokenEntry, Fail> = transact!(open.barrier, |w| {
+    let made: Result<(TokenEntry, bool), Fail> = transact!(open.barrier, |w| {
         let mut entry = entry.clone();
+        let mut changed = false;
         let alive = open.tokens.guard_alive(w, &parent.hash, ctx.now).await?;
         if !entry.ancestors.is_empty() {
             entry.ancestors = std::iter::once(parent.hash).chain(alive.ancestors).collect();
@@ -133,14 +141,27 @@ async fn service(
         if Tokens::known_in(w, &entry.hash).await? {
             return Err(bad("cannot create a token with a duplicate ID"));
         }
+        if let Some(alias) = alias {
+            let (entity, renewed) = entity_in(ctx, w, alias).await?;
+            (entry.entity, changed) = (Some(entity), renewed);
+        }
         Tokens::insert_in(w, &entry).await?;
-        entry
+        (entry, changed)
     });
-    Ok((made?, token))
+    let (made, changed) = made?;
+    if let (true, Some(entity)) = (changed, &made.entity) {
+        open.tokens.forget_entity(entity);
+    }
+    Ok((made, token))
 }
 
 /// Seals a batch token. Nothing is stored; it hangs from what it says it hangs from.
-async fn sealed(ctx: &Ctx, parent: &TokenEntry, mut entry: TokenEntry) -> Result<(TokenEntry, Token), Fail> {
+async fn sealed(
+    ctx: &Ctx,
+    parent: &TokenEntry,
+    mut entry: TokenEntry,
+    alias: Option<&str>,
+) -> Result<(TokenEntry, Token), Fail> {
     let open = &ctx.open;
     if let Some(id) = entry.mount {
         let changed = || bad("the auth mount or its boundary was changed since the login: log in again");
@@ -150,9 +171,19 @@ async fn sealed(ctx: &Ctx, parent: &TokenEntry, mut entry: TokenEntry) -> Result
         }
         entry.origin.get_or_insert_default().mount_created = Some(mount.created);
     }
-    let alive: Result<TokenEntry, Fail> =
-        transact!(open.barrier, |w| open.tokens.guard_alive(w, &parent.hash, ctx.now).await?);
-    alive?;
+    let entity: Result<Option<(String, bool)>, Fail> = transact!(open.barrier, |w| {
+        open.tokens.guard_alive(w, &parent.hash, ctx.now).await?;
+        match alias {
+            Some(alias) => Some(entity_in(ctx, w, alias).await?),
+            None => None,
+        }
+    });
+    if let Some((entity, changed)) = entity? {
+        if changed {
+            open.tokens.forget_entity(&entity);
+        }
+        entry.entity = Some(entity);
+    }
     let token = batch::seal(&open.tokens, &open.barrier, &mut entry)?;
     Ok((entry, token))
 }
@@ -171,13 +202,8 @@ fn wanted(ctx: &Ctx, parent: &TokenEntry, powerful: bool, role: Option<&Role>) -
     if !period.is_zero() && !powerful {
         return Err(bad("root or sudo privileges required to create periodic token"));
     }
-    if ctx.text("entity_alias")?.is_some_and(|alias| !alias.is_empty()) {
-        return Err(bad(match role {
-            None => "'entity_alias' is only allowed in combination with token role",
-            Some(_) => "invalid 'entity_alias' value",
-        }));
-    }
     let mut wanted = Wanted {
+        entity_alias: entity_alias(ctx, role)?,
         kind,
         id: chosen_id(ctx, powerful)?,
         policies: policies(ctx, parent, powerful, role)?,
@@ -203,6 +229,32 @@ fn wanted(ctx: &Ctx, parent: &TokenEntry, powerful: bool, role: Option<&Role>) -
         return Err(bad("batch tokens cannot have \"num_uses\" set"));
     }
     Ok(wanted)
+}
+
+/// Whose entity the token is to be, where a role allows it: a name at the mount of tokens.
+fn entity_alias(ctx: &Ctx, role: Option<&Role>) -> Result<Option<String>, Fail> {
+    let Some(alias) = ctx.text("entity_alias")?.filter(|alias| !alias.is_empty()) else { return Ok(None) };
+    let Some(role) = role else {
+        return Err(bad("'entity_alias' is only allowed in combination with token role"));
+    };
+    let lower = alias.to_ascii_lowercase();
+    let fits = |pattern: &String| match pattern.strip_suffix('*') {
+        Some(prefix) => lower.starts_with(prefix),
+        None => *pattern == lower,
+    };
+    if !role.allowed_entity_aliases.iter().flatten().any(fits) {
+        return Err(bad("invalid 'entity_alias' value"));
+    }
+    identity::checked_name(alias).map(Some)
+}
+
+/// Within a transaction: the entity of an alias at the mount of tokens. True if it was changed.
+async fn entity_in(ctx: &Ctx, writer: &mut Writer, alias: &str) -> Result<(String, bool), Fail> {
+    let open = &ctx.open;
+    let mount = open.mounts.at(Class::Auth, "token").ok_or(Fail::Internal("no mount of tokens"))?;
+    let alias = NewAlias { name: alias.to_owned(), metadata: BTreeMap::new() };
+    let (entity, changed) = identity::ensure_in(&open.barrier, writer, &mount, &alias, ctx.now).await?;
+    Ok((entity.id, changed))
 }
 
 /// A role's limits beside what was asked for: the smaller of two counts.

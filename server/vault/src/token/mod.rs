@@ -36,7 +36,7 @@ use crate::cache::{CacheMeter, CacheSettings, Validity};
 use crate::codec::{self, transact};
 use crate::error::Fail;
 use crate::events::Bell;
-use crate::identity::{self, Entity};
+use crate::identity::{self, Entity, Group};
 use crate::outage::Outage;
 use crate::policy::Policies;
 use crate::rows;
@@ -47,6 +47,8 @@ pub(crate) struct LiveToken {
     pub(crate) acl: Acl,
     /// Who stands behind it, as he was then.
     pub(crate) entity: Option<Entity>,
+    /// What he may do wherever he logs in: his own policies and those of his groups.
+    identity_policies: Vec<PolicyName>,
     /// Rules that do not count because a value in their path could have reached for others. For the audit log.
     pub(crate) refused_rules: Vec<String>,
     /// The earliest end among itself and its ancestors.
@@ -72,14 +74,15 @@ impl LiveToken {
                 let custom = alias.custom_metadata.as_ref().map_or(0, texts);
                 size_of_val(alias) + alias.name.len() + texts(&alias.metadata) + custom
             });
-            texts(&entity.metadata) + names(&entity.policies) + aliases.sum::<usize>()
+            let ids = entity.groups.iter().chain(&entity.merged).map(String::len).sum::<usize>();
+            texts(&entity.metadata) + names(&entity.policies) + aliases.sum::<usize>() + ids
         });
-        texts(&self.entry.metadata) + names(&self.entry.policies) + entity
+        texts(&self.entry.metadata) + names(&self.entry.policies) + names(&self.identity_policies) + entity
     }
 
-    /// The policies that it has from its entity.
+    /// The policies that it has from its entity and that one's groups.
     pub(crate) fn identity_policies(&self) -> &[PolicyName] {
-        self.entity.as_ref().map_or(&[], |entity| &entity.policies)
+        &self.identity_policies
     }
 
     /// Whether `hash` is this token or one it descends from.
@@ -99,6 +102,7 @@ fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
 struct Alive {
     entry: TokenEntry,
     entity: Option<Entity>,
+    groups: Vec<Group>,
     /// The earliest end in its line.
     ends: Option<Timestamp>,
 }
@@ -106,27 +110,30 @@ struct Alive {
 impl Alive {
     /// With the entity, unless that is gone or disabled.
     async fn of(reader: &dyn Read, entry: TokenEntry, ends: Option<Timestamp>) -> Result<Option<Self>, Fail> {
-        let entity = match &entry.entity {
-            Some(id) => match Entity::load(reader, id).await? {
-                Some(entity) if !entity.disabled => Some(entity),
+        let (entity, groups) = match &entry.entity {
+            Some(id) => match identity::load_merged(reader, id).await? {
+                Some(entity) if !entity.disabled => {
+                    let groups = identity::groups_of(reader, &entity).await?;
+                    (Some(entity), groups)
+                }
                 _ => return Ok(None),
             },
-            None => None,
+            None => (None, Vec::new()),
         };
-        Ok(Some(Self { entry, entity, ends }))
+        Ok(Some(Self { entry, entity, groups, ends }))
     }
 
     async fn with_acl(self, policies: &Policies) -> Result<LiveToken, Fail> {
-        let Self { entry, entity, ends } = self;
+        let Self { entry, entity, groups, ends } = self;
         let mut names = entry.policies.clone();
-        // Whatever is written there, an entity makes nobody root.
-        let more = entity.iter().flat_map(|e| &e.policies).filter(|name| !name.is_root());
-        names.extend(more.cloned());
+        let identity_policies =
+            entity.as_ref().map(|entity| identity::policies(entity, &groups)).unwrap_or_default();
+        names.extend(identity_policies.iter().cloned());
         let told = entry.metadata.iter().filter(|(key, _)| !entry.made_up.contains(*key));
-        let values = identity::template_values(told, entity.as_ref());
+        let values = identity::template_values(told, entity.as_ref(), &groups);
         let mut refused_rules = Vec::new();
         let acl = policies.acl(&names, entry.boundary.as_ref(), &values, &mut refused_rules).await?;
-        Ok(LiveToken { entry, acl, entity, refused_rules, ends })
+        Ok(LiveToken { entry, acl, entity, identity_policies, refused_rules, ends })
     }
 }
 
@@ -324,9 +331,9 @@ impl Tokens {
         counted: bool,
     ) -> Result<TokenEntry, Fail> {
         let alive = self.read_alive(&*writer, hash, now, counted).await?;
-        let Alive { entry, .. } = alive.ok_or(Fail::BadToken)?;
-        if let Some(entity) = &entry.entity {
-            writer.guard(&rows::entity(entity))?;
+        let Alive { entry, entity, .. } = alive.ok_or(Fail::BadToken)?;
+        if let Some(entity) = &entity {
+            writer.guard(&rows::entity(&entity.id))?;
         }
         writer.guard(&rows::token(hash))?;
         if entry.kind == Kind::Batch {
@@ -459,7 +466,10 @@ impl Tokens {
 
     /// Nothing in memory vouches for the tokens of this entity: it changed.
     pub(crate) fn forget_entity(&self, id: &str) {
-        self.drop_where(|token| token.entry.entity.as_deref() == Some(id));
+        // One that was merged is found under its old id, too.
+        self.drop_where(|token| {
+            token.entry.entity.as_deref() == Some(id) || token.entity.as_ref().is_some_and(|e| e.id == id)
+        });
     }
 
     /// Nothing in memory vouches for anybody any more: a policy or a mount changed.

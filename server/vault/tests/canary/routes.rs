@@ -10,7 +10,7 @@ const NO_ROUTES: &[&str] = &[];
 pub fn segments() -> BTreeSet<(String, String)> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for dir in ["src/sys", "src/token", "src/auth", "src/lease", "src/mounts"] {
+    for dir in ["src/identity", "src/sys", "src/token", "src/auth", "src/lease", "src/mounts"] {
         collect(&here.join(dir), &mut files);
     }
     for dir in ["../engines/src/kv", "../engines/src/database"] {

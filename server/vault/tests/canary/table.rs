@@ -70,10 +70,22 @@ const fn put(path: &'static str, body: Value) -> Row {
 
 /// All of them, in an order in which they work.
 pub fn rows() -> Vec<Row> {
-    [sys(), keys(), kv(), tokens(), approle(), userpass(), kubernetes(), leases(), delivery(), removal()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        sys(),
+        keys(),
+        kv(),
+        tokens(),
+        identity(),
+        approle(),
+        userpass(),
+        kubernetes(),
+        leases(),
+        delivery(),
+        removal(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn sys() -> Vec<Row> {
@@ -227,6 +239,37 @@ fn tokens() -> Vec<Row> {
         put("auth/token/revoke", json!({"token": "{token}"})),
         put("auth/token/create", json!({"ttl": "<setting>", "num_uses": "<setting>"})).fails(),
         put("auth/token/revoke-self", json!({})).ends(),
+    ]
+}
+
+fn identity() -> Vec<Row> {
+    const ENTITY: &[(&str, &str)] = &[("entity", "/data/id")];
+    const OTHER: &[(&str, &str)] = &[("other", "/data/id")];
+    const GROUP: &[(&str, &str)] = &[("group", "/data/id")];
+    let somebody = json!({"name": "<user>", "metadata": {"team": "<meta>"}, "policies": ["<policy>"]});
+    let mut some = somebody.clone();
+    some["member_entity_ids"] = json!(["{entity}"]);
+    vec![
+        put("identity/entity", somebody).keep(ENTITY),
+        get("identity/entity/id/{entity}"),
+        get("identity/entity/name/<user>"),
+        list("identity/entity/id"),
+        list("identity/entity/name"),
+        put("identity/lookup/entity", json!({"name": "<user>"})),
+        put("identity/entity-alias", json!({"name": "<user>", "mount_accessor": "<user>"})).fails(),
+        list("identity/entity-alias/id").either(),
+        put("identity/group", some).keep(GROUP),
+        get("identity/group/id/{group}"),
+        get("identity/group/name/<user>"),
+        list("identity/group/id"),
+        list("identity/group/name"),
+        put("identity/lookup/group", json!({"name": "<user>"})),
+        put("identity/group-alias", json!({"name": "<user>", "mount_accessor": "<user>"})).fails(),
+        list("identity/group-alias/id").either(),
+        put("identity/entity", json!({"name": "<user>-b"})).keep(OTHER),
+        put("identity/entity/merge", json!({"to_entity_id": "{entity}", "from_entity_ids": ["{other}"]})),
+        del("identity/group/name/<user>"),
+        del("identity/entity/id/{entity}"),
     ]
 }
 

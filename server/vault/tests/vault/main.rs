@@ -9,6 +9,7 @@ mod ceremonies;
 mod direct_tokens;
 mod escalation;
 mod explain;
+mod groups;
 mod identity;
 mod jwt;
 mod keys_over_https;

@@ -44,16 +44,17 @@ pub(super) async fn login(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome, 
     let user = claims::user(&claims, &role.user_claim, role.user_claim_json_pointer)?;
     let mut metadata = claims::metadata(&claims, &role.claim_mappings.clone().unwrap_or_default())?;
     metadata.insert("role".to_owned(), role_name.clone());
-    if !role.groups_claim.is_empty() {
-        claims::groups(&claims, &role.groups_claim)?;
-    }
+    let groups = match role.groups_claim.as_str() {
+        "" => Vec::new(),
+        claim => claims::groups(&claims, claim)?,
+    };
     if let Some(bound) = &role.bound_claims {
         claims::check_bound(&claims, bound, role.bound_claims_type == BoundType::Glob)?;
     }
     let alias = NewAlias { name: user.clone(), metadata: metadata.clone() };
     let login =
         Login { mount, params: &role.token, name: &user, metadata, pod: None, bound_cidrs: None, alias };
-    let mut grant = Grant::new(ctx, login).await?;
+    let mut grant = Grant::new(ctx, login).await?.with_groups(groups);
     let key = Role::key(mount, &role_name);
     grant.tie(ctx, mount, &key).await?;
     let made: Result<(), Fail> = transact!(open.barrier, |w| {
