@@ -215,8 +215,7 @@ impl World {
             Arc::new(KvEngine::new()),
             Arc::new(SimEngine { target: Arc::clone(&self.target), process: Arc::clone(&process) }),
         ];
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let vault = {
             let _inside = runtime.enter();
             Vault::new(Deps {
