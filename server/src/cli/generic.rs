@@ -23,33 +23,33 @@ pub(crate) struct PathArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReadArgs {
     /// The path, without /v1/.
-    path: String,
+    pub(crate) path: String,
     /// key=value pairs for the query.
-    query: Vec<String>,
+    pub(crate) query: Vec<String>,
     /// Print one field and nothing else.
     #[arg(long)]
-    field: Option<String>,
+    pub(crate) field: Option<String>,
     /// Wrap the reply: it is given out once, for the token that is printed instead.
     #[arg(long, value_name = "TTL")]
-    wrap_ttl: Option<String>,
+    pub(crate) wrap_ttl: Option<String>,
 }
 
 /// Options of `write` and `patch`.
 #[derive(Debug, Args)]
 pub(crate) struct WriteArgs {
     /// The path, without /v1/.
-    path: String,
+    pub(crate) path: String,
     /// key=value, key=@file, key=- or - for JSON from standard input; repeat a key for a list.
-    data: Vec<String>,
+    pub(crate) data: Vec<String>,
     /// Write although there is nothing to write, as some paths want it.
     #[arg(long, short)]
-    force: bool,
+    pub(crate) force: bool,
     /// Print one field of the reply and nothing else.
     #[arg(long)]
-    field: Option<String>,
+    pub(crate) field: Option<String>,
     /// Wrap the reply: it is given out once, for the token that is printed instead.
     #[arg(long, value_name = "TTL")]
-    wrap_ttl: Option<String>,
+    pub(crate) wrap_ttl: Option<String>,
 }
 
 /// A client whose replies are wrapped, if that is wanted.

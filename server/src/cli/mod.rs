@@ -7,6 +7,7 @@ mod audit;
 mod auth_mounts;
 mod complete;
 mod dashes;
+mod database;
 mod events;
 #[cfg(test)]
 mod fuzz;
@@ -114,6 +115,12 @@ enum Command {
     /// Auth methods
     #[command(subcommand)]
     Auth(auth_mounts::Command),
+    /// Accounts at databases
+    #[command(subcommand)]
+    Database(database::Command),
+    /// Rotations of credentials that have readers
+    #[command(subcommand)]
+    Rotation(database::RotationCommand),
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Command),
@@ -188,6 +195,8 @@ async fn dispatch(command: Command, session: &Session, out: &Out) -> Done {
         Command::Secrets(command) => secrets::run(command, session, out).await,
         Command::Auth(command) => auth_mounts::run(command, session, out).await,
         Command::Audit(command) => audit::run(command, session, out).await,
+        Command::Database(command) => database::run(command, session, out).await,
+        Command::Rotation(command) => database::run_rotation(command, session, out).await,
         Command::Read(args) => generic::read(args, session, out).await,
         Command::Write(args) => generic::write(args, session, out).await,
         Command::List(args) => generic::list(&args, session, out).await,

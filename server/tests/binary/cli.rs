@@ -254,3 +254,23 @@ fn a_development_server_leaves_nothing_behind() {
     assert_eq!(code, Some(0), "{said:#?}");
     assert!(!std::path::Path::new(&log).exists());
 }
+
+#[test]
+fn the_verbs_of_databases_and_rotations_ask_where_the_api_answers() {
+    let (_server, shell) = logged_in();
+    shell.ok(&["secrets", "enable", "-path=db", "database"]);
+    for (words, says) in [
+        (vec!["database", "creds", "-mount=db", "none"], "unknown role: none"),
+        (vec!["database", "static-creds", "-mount=db", "-consumer", "none"], "unknown role: none"),
+        (vec!["database", "rotate-role", "-mount=db", "-force", "none"], "no static role found"),
+        (vec!["database", "rotate-root", "-mount=db", "none"], "Error"),
+        (vec!["database", "reset", "-mount=db", "none"], "Error"),
+        (vec!["database", "list", "-mount=db", "static-roles"], "no value found"),
+        (vec!["rotation", "status", "db/static-creds/none"], "no value found"),
+        (vec!["rotation", "ack", "db/static-creds/none", "1"], "unknown role: none"),
+        (vec!["rotation", "ack", "secret/data/none", "1"], "no credential that rotates"),
+    ] {
+        let (code, why) = shell.fails(&words);
+        assert!(code == 2 && why.contains(says), "{words:?}: {code} {why}");
+    }
+}
