@@ -115,6 +115,15 @@ fn sys() -> Vec<Row> {
         get("sys/policies/acl/<policy>"),
         list("sys/policies/acl"),
         put("sys/policies/acl/<policy>", json!({"policy": "path <setting> {"})).fails(),
+        put(
+            "sys/policies/password/<policy>",
+            json!({"policy": "length = 9\nrule \"charset\" { charset = \"a\" }"}),
+        ),
+        get("sys/policies/password/<policy>"),
+        get("sys/policies/password/<policy>/generate"),
+        list("sys/policies/password"),
+        put("sys/policies/password/<policy>", json!({"policy": "length = <value>"})).fails(),
+        del("sys/policies/password/<policy>"),
         put("sys/policy/<policy>", policy),
         get("sys/policy/<policy>"),
         get("sys/policy"),
@@ -366,6 +375,11 @@ fn leases() -> Vec<Row> {
         put("sys/revoke-prefix/database/creds/<path>", json!({})),
         put("database/reset/<path>", json!({})),
         put("database/rotate-root/<path>", json!({})),
+        put("database/static-roles/<path>", json!({"db_name": "<path>", "username": "<user>"})),
+        get("database/static-creds/<path>").fails(),
+        put("database/rotate-role/<path>", json!({})),
+        get("sys/rotations/database/static-creds/<path>").fails(),
+        put("sys/rotations/ack", json!({"path": "database/static-creds/<path>", "version": 1})),
     ]
 }
 

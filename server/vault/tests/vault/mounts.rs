@@ -284,6 +284,8 @@ async fn a_mount_whose_move_is_cut_off_answers_where_it_was_after_the_next_sweep
     let mut bed = Bed::with_pods().await;
     let token = bed.login("pod-1").await;
     bed.issue(&token).await;
+    // The creation has told of its arrival, too: what is waited for below is the revocation's.
+    bed.database.arrived.notified().await;
     bed.database.hold_revoke.store(true, SeqCst);
     {
         let mut moving = pin!(bed.root(Update, "sys/remount", json!({"from": "database", "to": "db"})));
