@@ -251,7 +251,12 @@ impl World {
         self.say(format_args!("token {at} is revoked while it asks for {account}"));
         let known = self.dead(at);
         self.tokens[at].doubtful = true;
-        let Some((issued, revoked)) = self.ask_both(issue, revoke) else { return false };
+        // Each call gives way to others now and then: so they meet in every order.
+        let before = self.faults;
+        self.set_faults(Faults { delay: 0.5, ..before });
+        let both = self.ask_both(issue, revoke);
+        self.set_faults(before);
+        let Some((issued, revoked)) = both else { return false };
         if issued.succeeded() && known {
             self.refuse_the_dead(Some(at), "was given a credential");
         }

@@ -49,8 +49,20 @@ impl World {
             if self.looked_up(&account).is_empty() {
                 return Err(format!("{account} lives and nobody knows of it"));
             }
+            // What a crash interrupted goes on with the next sweep, and no later.
+            if self.is_of_a_revoked_token(&account) && self.sweep() && self.is_of_a_revoked_token(&account) {
+                return Err(format!("{account} is held by a token that was revoked"));
+            }
         }
         Ok(())
+    }
+
+    /// Whether nobody has begun to take it away although its token was revoked.
+    fn is_of_a_revoked_token(&mut self, account: &str) -> bool {
+        let leases = self.looked_up(account);
+        let of =
+            |lease: &Value| self.tokens.iter().find(|token| lease["accessor"] == token.accessor.as_str());
+        leases.iter().any(|lease| lease["state"] == "active" && of(lease).is_some_and(|token| token.revoked))
     }
 
     /// What was promised and not taken back is there.
