@@ -349,6 +349,10 @@ fn kubernetes() -> Vec<Row> {
         get("auth/kubernetes/prod/pods"),
         put("auth/kubernetes/prod/revoke-pod", json!({"uid": "<user>"})),
         del("auth/kubernetes/prod/role/<user>"),
+        put("sys/auth/jwt", json!({"type": "jwt"})),
+        put("auth/jwt/oidc/auth_url", json!({"role": "<user>"})).fails(),
+        get("auth/jwt/oidc/callback").fails(),
+        put("auth/jwt/oidc/poll", json!({"state": "<setting>"})).fails(),
     ]
 }
 
