@@ -98,13 +98,31 @@ impl World {
             let by = self.tokens[at].token.clone();
             let status = self.ask(Operation::Read, "secret/data/x", &by, Value::Null).unwrap().status;
             if dead && status != 403 {
-                return Err(format!("the dead token {at} is answered with {status}"));
+                return Err(format!("the dead token {at} is answered with {status}: {}", self.told_of(at)));
             }
             if alive && status != 200 {
                 return Err(format!("the living token {at} is answered with {status}"));
             }
         }
         Ok(())
+    }
+
+    /// What its holder knows of a token's end.
+    fn told_of(&self, at: usize) -> String {
+        let token = &self.tokens[at];
+        let left = |end: coffer_core::time::Timestamp| {
+            i128::from(end.as_millis()) - i128::from(self.now().as_millis())
+        };
+        let above =
+            token.parent.map_or_else(String::new, |parent| format!("; above it {}", self.told_of(parent)));
+        format!(
+            "{} ms left, {} at most, revoked {}, outages {} of {}{above}",
+            left(token.expires),
+            left(token.max_expires),
+            token.revoked,
+            token.outages,
+            self.outages
+        )
     }
 
     /// The faults end, and after a bounded time everything is as it should be.

@@ -371,8 +371,10 @@ impl World {
     /// Whether a token is known to be dead.
     pub fn dead(&self, at: usize) -> bool {
         let token = &self.tokens[at];
+        // What is left is told in whole seconds, rounded down.
+        let told = token.expires.plus(Duration::from_secs(1));
         let over = self.now() >= token.max_expires
-            || (token.outages == self.outages && !token.doubtful && self.now() >= token.expires);
+            || (token.outages == self.outages && !token.doubtful && self.now() >= told);
         token.revoked || over || token.parent.is_some_and(|parent| self.dead(parent))
     }
 
