@@ -15,7 +15,8 @@ pub(crate) fn describe() -> Value {
         "processor": after(&read("/proc/cpuinfo"), "model name"),
         "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
         "memory": after(&read("/proc/meminfo"), "MemTotal"),
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        // Without what whoever built it added to the version.
+        "kernel": read("/proc/sys/kernel/osrelease").trim().split('-').next(),
         // Of the minute before: above the number of cores, somebody else was at work.
         "load_before": read("/proc/loadavg").split(' ').next(),
     })
