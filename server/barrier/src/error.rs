@@ -59,6 +59,13 @@ pub enum BarrierError {
     WrongShares,
 }
 
+impl BarrierError {
+    /// Another process changed the master key: only new shares open it.
+    pub(crate) fn master_changed() -> Self {
+        Self::Unavailable("the master key has changed: unseal again".into())
+    }
+}
+
 impl From<StoreError> for BarrierError {
     fn from(e: StoreError) -> Self {
         match e {

@@ -209,6 +209,11 @@ impl KeyringRecord {
         self.keys.iter().map(|k| k.id).filter(|id| id.mount == mount && id.purpose == purpose).max()
     }
 
+    /// The generation of the newest system KEK.
+    pub(crate) fn term(&self) -> Option<u32> {
+        self.newest(MountId::SYSTEM, Purpose::Record).map(|id| id.generation)
+    }
+
     /// Which master key it is wrapped by.
     pub(crate) const fn master(&self) -> MountId {
         self.master

@@ -165,8 +165,7 @@ impl Keys {
         let record = KeyringRecord::load(snapshot).await?;
         let term = self.term();
         if record.master() != term.named {
-            // Another process changed the master key: only new shares open it.
-            return Err(BarrierError::Unavailable("the master key has changed: unseal again".into()));
+            return Err(BarrierError::master_changed());
         }
         let key = Arc::new(record.unwrap(&*term.master, id).await?);
         self.hold(id, Arc::clone(&key));

@@ -83,6 +83,7 @@ impl Barrier {
     /// # Errors
     /// After any error it may be called again; nothing is lost.
     pub async fn rewrap(&self) -> Result<RewrapStep, BarrierError> {
+        self.catch_up().await?;
         let status = self.rewrap_status().await?;
         let (keys, stream) = self.unsealed()?;
         if status.done {
@@ -194,6 +195,11 @@ impl Writer {
             return Ok(());
         }
         let mut record = self.keyring().await?;
+        if record.term() != Some(status.term) {
+            // There is a newer term that this process does not know: what it has brought under its own keys would be
+            // lost with them.
+            return Err(BarrierError::Conflict);
+        }
         record.retire();
         self.put_keyring(record).await?;
         status.retired = true;

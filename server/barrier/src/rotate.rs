@@ -47,6 +47,7 @@ impl Barrier {
         for attempt in 0..ATTEMPTS_MAX {
             let mut writer = self.begin().await?;
             let made = writer.rotate(at).await?;
+            let pending = writer.new_keks();
             match writer.commit().await {
                 Ok(_) => {
                     failpoint::reach(Step::Rotated);
@@ -56,7 +57,8 @@ impl Barrier {
                 Err(BarrierError::OutcomeUnknown) => {
                     let arrived = |record: &KeyringRecord| record.has(made.0, &made.1);
                     if self.find_out(arrived).await? {
-                        self.adopt().await?;
+                        // Without asking the store again: whoever failed here would go on under keys that are past.
+                        self.unsealed()?.0.install(pending);
                         return Ok(made.0.generation);
                     }
                 }
@@ -90,13 +92,19 @@ impl Barrier {
         Err(BarrierError::OutcomeUnknown)
     }
 
-    /// Takes the stored keyring's newest keys into use.
-    pub(crate) async fn adopt(&self) -> Result<(), BarrierError> {
+    /// Takes the stored keyring's newest keys into use, if a rotation came that this process did not hear of.
+    ///
+    /// # Errors
+    /// [`BarrierError::Unavailable`] when the master key is another one: only new shares open it.
+    pub(crate) async fn catch_up(&self) -> Result<(), BarrierError> {
         let (keys, _) = self.unsealed()?;
         let record = KeyringRecord::load(&*self.store().snapshot().await?).await?;
         let term = keys.term();
         if record.master() != term.named {
-            return Err(BarrierError::Conflict);
+            return Err(BarrierError::master_changed());
+        }
+        if record.term() <= Some(term.generation) {
+            return Ok(());
         }
         record.verify(&*term.master).await?;
         let mut newest = Vec::new();
