@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use coffer_api::{Api, Peer, TrustedProxies};
+use coffer_api::{Api, Held, Peer, TrustedProxies};
 use hyper::body::Incoming;
+use hyper::header::UPGRADE;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -177,9 +178,14 @@ impl Connection {
         let Self { http, api, peer, proxies, idle_max, permit, place } = self;
         let idle = Idle::default();
         let busy = idle.clone();
+        let held = Held(Arc::new((permit, place)));
+        let theirs = held.clone();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             let in_flight = busy.begin();
             request.extensions_mut().insert(Peer(peer));
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(theirs.clone());
+            }
             if let Some(proxies) = &proxies {
                 request.extensions_mut().insert(Arc::clone(proxies));
             }
@@ -201,6 +207,6 @@ impl Connection {
             }
             () = idle.for_long(idle_max) => tracing::debug!(%peer, "idle connection closed"),
         }
-        drop((permit, place));
+        drop(held);
     }
 }

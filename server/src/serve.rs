@@ -189,6 +189,7 @@ impl Running {
             clock: Arc::clone(&assembled.clock) as Arc<_>,
             closing: closed.clone(),
             limits: coffer_api::Limits::default(),
+            bodies: coffer_api::Bodies::default(),
         };
         // Once everything is this process's, so that one that fails to start leaves another's file alone; and before it
         // is said that the server has started: whoever waits for that word finds the file.

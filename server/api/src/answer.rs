@@ -53,6 +53,7 @@ pub(crate) fn unfit_status(why: &Unfit) -> StatusCode {
         Unfit::Token => StatusCode::FORBIDDEN,
         Unfit::Namespace | Unfit::NoRoute => StatusCode::NOT_FOUND,
         Unfit::Method => StatusCode::METHOD_NOT_ALLOWED,
+        Unfit::Crowded => StatusCode::SERVICE_UNAVAILABLE,
         Unfit::Slow(_) => StatusCode::REQUEST_TIMEOUT,
         Unfit::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         Unfit::PatchType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,

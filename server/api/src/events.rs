@@ -4,6 +4,7 @@
 //! reader makes the vault's stream wait, and is told by it what he missed.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -15,14 +16,17 @@ use futures::StreamExt;
 use futures::stream;
 use http::request::Parts;
 use serde_json::Map;
+use tokio::time::timeout;
 
 use crate::answer;
 use crate::parse::{Head, Unfit};
 use crate::routes::{Admitted, request};
-use crate::state::Api;
+use crate::state::{Api, Held};
 
 /// A subscriber says nothing but pongs and goodbye.
 const INCOMING_BYTES_MAX: usize = 4 << 10;
+/// How long a websocket subscriber may take to take a message.
+const SEND: Duration = Duration::from_secs(30);
 
 /// Subscribes; permission is settled before anything is upgraded.
 pub(crate) async fn subscribe(
@@ -39,6 +43,7 @@ pub(crate) async fn subscribe(
     if head.wrap_ttl.is_some() {
         return Err(Unfit::Wrapping("a stream cannot be wrapped"));
     }
+    let held = parts.extensions.get::<Held>().cloned();
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await.ok();
     let after = head.query.get("after").cloned();
     let request = request(api, id, head, admitted, Map::new());
@@ -51,7 +56,10 @@ pub(crate) async fn subscribe(
         Some(upgrade) => upgrade
             .max_message_size(INCOMING_BYTES_MAX)
             .max_frame_size(INCOMING_BYTES_MAX)
-            .on_upgrade(|socket| messages(socket, events)),
+            .on_upgrade(|socket| async move {
+                messages(socket, events).await;
+                drop(held);
+            }),
     })
 }
 
@@ -101,20 +109,25 @@ async fn messages(mut socket: WebSocket, mut events: Events) {
     loop {
         let sent = tokio::select! {
             next = events.next() => match next {
-                Next::Event(event) => socket.send(Message::Text(event.into())).await,
-                Next::Silence => socket.send(Message::Ping(Bytes::new())).await,
+                Next::Event(event) => send(&mut socket, Message::Text(event.into())).await,
+                Next::Silence => send(&mut socket, Message::Ping(Bytes::new())).await,
                 Next::End => break,
             },
             // Pings are answered by the library; all that counts is whether somebody is there.
             heard = socket.recv() => match heard {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => Ok(()),
+                Some(Ok(_)) => true,
             },
         };
-        if sent.is_err() {
+        if !sent {
             return;
         }
     }
     let goodbye = CloseFrame { code: close_code::AWAY, reason: "the stream has ended".into() };
-    let _already_gone = socket.send(Message::Close(Some(goodbye))).await.is_err();
+    let _already_gone = send(&mut socket, Message::Close(Some(goodbye))).await;
+}
+
+/// Whether the subscriber took it, in time: one who takes nothing keeps his seat from others.
+async fn send(socket: &mut WebSocket, message: Message) -> bool {
+    matches!(timeout(SEND, socket.send(message)).await, Ok(Ok(())))
 }

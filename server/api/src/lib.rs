@@ -25,4 +25,4 @@ mod tests;
 
 pub use forwarded::TrustedProxies;
 pub use routes::respond;
-pub use state::{Api, Limits, Peer};
+pub use state::{Api, Bodies, Held, Limits, Peer};

@@ -30,6 +30,8 @@ pub(crate) enum Unfit {
     Slow(u64),
     #[error("the request was cut off")]
     CutOff,
+    #[error("too many request bodies are being read; try again")]
+    Crowded,
     #[error("the request body is larger than {0} bytes")]
     TooLarge(usize),
     #[error("{0}")]

@@ -15,6 +15,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Map, Value};
+use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -141,6 +142,8 @@ async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Map<String, 
     let mut body = Limited::new(body, max);
     // Starts large enough for most: growing leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(8 << 10));
+    // Held until the body is parsed.
+    let mut room = None::<SemaphorePermit<'_>>;
     let reading = async {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
@@ -148,6 +151,11 @@ async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Map<String, 
                 if too_large { Unfit::TooLarge(max) } else { Unfit::CutOff }
             })?;
             if let Some(data) = frame.data_ref() {
+                let more = api.bodies.take(data.len()).ok_or(Unfit::Crowded)?;
+                match &mut room {
+                    Some(room) => room.merge(more),
+                    None => room = Some(more),
+                }
                 bytes.extend_from_slice(data);
             }
         }
@@ -155,7 +163,10 @@ async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Map<String, 
     };
     let limit = api.limits.body_time;
     timeout(limit, reading).await.map_err(|_| Unfit::Slow(limit.as_secs()))??;
-    if parse::is_form(headers, &bytes) { parse::form(&bytes) } else { Ok(json::object(&bytes)?) }
+    let parsed =
+        if parse::is_form(headers, &bytes) { parse::form(&bytes) } else { Ok(json::object(&bytes)?) };
+    drop(room);
+    parsed
 }
 
 const METHOD_CHARS_MAX: usize = 16;

@@ -1,12 +1,13 @@
 //! What every route sees: the vault, the clock, the limits, and whether the server is closing.
 
+use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_vault::{Clock, Vault};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// How much and how long a request may be.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +40,39 @@ impl Peer {
     }
 }
 
+/// Room in memory for the bodies that are being read, of all requests together: nobody is authenticated yet.
+#[derive(Clone, Debug)]
+pub struct Bodies(Arc<Semaphore>);
+
+impl Bodies {
+    /// Room for so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes)))
+    }
+
+    /// Room for `bytes` more; none while others have it.
+    pub(crate) fn take(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        self.0.try_acquire_many(u32::try_from(bytes).ok()?).ok()
+    }
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self::new(256 << 20)
+    }
+}
+
+/// What a connection holds for as long as it is open, such as its place among all. The listener puts it into the
+/// extensions of a request that may become a websocket, which outlives the HTTP connection that it was.
+#[derive(Clone)]
+pub struct Held(pub Arc<dyn Any + Send + Sync>);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").finish()
+    }
+}
+
 /// The room's state behind every route. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
@@ -50,6 +84,8 @@ pub struct Api {
     pub closing: watch::Receiver<bool>,
     /// The limits.
     pub limits: Limits,
+    /// Where bodies are read to.
+    pub bodies: Bodies,
 }
 
 impl fmt::Debug for Api {

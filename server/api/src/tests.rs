@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{Api, Limits, respond};
+use crate::{Api, Bodies, Limits, respond};
 
 /// Every look at it is a millisecond later.
 #[derive(Default)]
@@ -62,7 +62,7 @@ fn fresh(limits: Limits) -> Bed {
     })
     .unwrap();
     let (closing, closed) = watch::channel(false);
-    let api = Api { vault: Arc::clone(&vault), clock, closing: closed, limits };
+    let api = Api { vault: Arc::clone(&vault), clock, closing: closed, limits, bodies: Bodies::default() };
     Bed { api, vault, token: String::new(), closing, audit }
 }
 
@@ -252,6 +252,31 @@ async fn a_body_that_never_ends_does_not_hold_the_server() {
     let silent = futures::stream::pending::<Result<Bytes, std::io::Error>>();
     let request = Request::post("/v1/secret/data/a").header("x-vault-token", &bed.token);
     assert_eq!(bed.send(request.body(Body::from_stream(silent)).unwrap()).await.status(), 408);
+}
+
+#[tokio::test]
+async fn bodies_share_a_bounded_room_and_give_it_back() {
+    let mut bed = bed_with(Limits { body_time: Duration::from_millis(20), ..Limits::default() }).await;
+    bed.api.bodies = Bodies::new(10_000);
+    let write = |body: Body| {
+        Request::post("/v1/secret/data/a").header("x-vault-token", &bed.token).body(body).unwrap()
+    };
+    // Two who stop in the middle of what they send, and whom nobody knows yet.
+    let half = || {
+        let begun = futures::stream::once(async { Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 5_000])) });
+        bed.send(write(Body::from_stream(begun.chain(futures::stream::pending()))))
+    };
+    let third = async {
+        tokio::task::yield_now().await;
+        read(bed.send(write(Body::from("{}"))).await).await
+    };
+    let (first, second, (status, body)) = tokio::join!(half(), half(), third);
+    assert_eq!((first.status(), second.status()), (StatusCode::REQUEST_TIMEOUT, StatusCode::REQUEST_TIMEOUT));
+    assert_eq!(status, 503);
+    assert!(body["errors"][0].as_str().unwrap().contains("too many request bodies"), "{body}");
+    // Of its own size it would fit, and does once the others are gone.
+    let whole = format!(r#"{{"data": {{"a": "{}"}}}}"#, "x".repeat(9_000));
+    assert_eq!(bed.send(write(Body::from(whole))).await.status(), 200);
 }
 
 #[tokio::test]
