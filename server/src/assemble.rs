@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::clock::SystemClock;
-use crate::config::{Config, Storage};
+use crate::config::{Config, LogFormat, Storage};
 
 /// A sealed vault, and the clock it goes by.
 pub(crate) struct Assembled {
@@ -68,7 +68,39 @@ fn vault_config(config: &Config) -> VaultConfig {
         revoke_wait: defaults.revoke_wait,
         subscribers: defaults.subscribers,
         unauthenticated_ceremonies: config.unauthenticated_ceremonies,
+        sanitized: sanitized(config),
     }
+}
+
+/// What `sys/config/state/sanitized` shows of the configuration, in Vault's names.
+fn sanitized(config: &Config) -> serde_json::Map<String, serde_json::Value> {
+    use serde_json::json;
+    let listeners: Vec<_> = config
+        .listeners
+        .iter()
+        .map(|listener| {
+            json!({ "type": "tcp", "config": {
+                "address": listener.address.to_string(),
+                "tls_disable": listener.tls.is_none(),
+                "max_request_size": listener.limits.body_bytes_max,
+            } })
+        })
+        .collect();
+    let format = match config.log_format {
+        LogFormat::Standard => "standard",
+        LogFormat::Json => "json",
+    };
+    let path = config.pid_file.as_ref().map(|path| path.display().to_string());
+    [
+        ("api_addr", json!(config.api_addr.as_deref().unwrap_or_default())),
+        ("listeners", json!(listeners)),
+        ("log_format", json!(format)),
+        ("log_level", json!(config.log_level.as_deref().unwrap_or_default())),
+        ("pid_file", json!(path.unwrap_or_default())),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into_iter()
+    .collect()
 }
 
 /// A number of requests a second.

@@ -64,6 +64,8 @@ pub(crate) enum Type {
     Key,
     Encoded,
     Hash,
+    /// Random bytes, of which only the number is the same.
+    Random,
     /// About the server itself: version, cluster, host.
     Own,
 }
@@ -94,7 +96,7 @@ impl Same {
     fn value(&mut self, at: &str, key: &str, theirs: &Value, ours: &Value, found: &mut Vec<Difference>) {
         match (theirs, ours) {
             (Value::Object(a), Value::Object(b)) => {
-                let a = &self.in_our_names(a);
+                let (a, b) = (&self.in_our_names(a), &without_versions(b));
                 let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
                 names.sort();
                 names.dedup();
@@ -131,7 +133,7 @@ impl Same {
             let known = self.ours_of.get(&(Type::Uuid, format!("{key:?}")));
             known.map_or_else(|| key.clone(), |ours| ours.trim_matches('"').to_owned())
         };
-        theirs.iter().map(|(key, value)| (ours(key), value.clone())).collect()
+        without_versions(theirs).into_iter().map(|(key, value)| (ours(&key), value)).collect()
     }
 
     fn leaf(&mut self, at: &str, key: &str, theirs: &Value, ours: &Value, found: &mut Vec<Difference>) {
@@ -139,6 +141,9 @@ impl Same {
             && type_ == other
         {
             let (a, b) = (theirs.to_string(), ours.to_string());
+            if type_ == Type::Random && a.len() != b.len() {
+                return text(at, &a, &b, found);
+            }
             let kind = |accessor: &str| accessor.rsplit_once('_').map(|(kind, _)| kind.to_owned());
             if type_ == Type::MountAccessor && kind(&a) != kind(&b) {
                 return text(at, &a, &b, found);
@@ -163,6 +168,18 @@ impl Same {
         }
         text(at, &without_ids(&theirs.to_string()), &without_ids(&ours.to_string()), found);
     }
+}
+
+/// An object whose keys are versions of the server, with one name in their place.
+fn without_versions(object: &Map<String, Value>) -> Map<String, Value> {
+    let name = |key: &String| if is_version(key) { "<version>".to_owned() } else { key.clone() };
+    object.iter().map(|(key, value)| (name(key), value.clone())).collect()
+}
+
+/// `2.7.2`.
+fn is_version(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    parts.len() == 3 && parts.iter().all(|part| part.parse::<u16>().is_ok())
 }
 
 /// Ids within a sentence.
@@ -232,6 +249,8 @@ fn text_type(key: &str, text: &str) -> Option<Type> {
         {
             return Some(Type::Own);
         }
+        "random_bytes" => return Some(Type::Random),
+        "keys" if is_version(text) => return Some(Type::Own),
         "nonce" | "otp" | "verification_nonce" => return Some(Type::Nonce),
         "keys" | "keys_base64" if letters(text) || key == "keys_base64" => {
             let long = text.len() >= 20;

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails")]
 
 mod compare;
+mod coverage;
 mod http;
 mod issuer;
 mod openbao;

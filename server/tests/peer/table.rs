@@ -22,6 +22,20 @@ pub(crate) struct Endpoints {
 pub(crate) struct Group {
     pub(crate) name: String,
     pub(crate) served: Vec<Row>,
+    #[serde(default)]
+    pub(crate) unserved: Vec<Unserved>,
+}
+
+/// What OpenBao or Vault serves and Coffer does not.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Unserved {
+    /// As in [`Row`]; `ANY` is every method.
+    pub(crate) at: String,
+    pub(crate) why: String,
+    /// Whether only Vault has it, so that OpenBao cannot be asked.
+    #[serde(default)]
+    pub(crate) vault: bool,
 }
 
 /// A served endpoint.
@@ -104,7 +118,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 pub(crate) fn matches(row: &str, method: &str, path: &str) -> bool {
     let (row_method, row_path) = row.split_once(' ').unwrap();
     let same = |method: &str| if method == "PUT" { "POST" } else { method }.to_owned();
-    if !row_method.split('|').any(|wanted| same(wanted) == same(method)) {
+    if row_method != "ANY" && !row_method.split('|').any(|wanted| same(wanted) == same(method)) {
         return false;
     }
     let mut segments = path.trim_end_matches('/').split('/');
@@ -130,7 +144,7 @@ pub(crate) fn load<T: serde::de::DeserializeOwned>(name: &str) -> T {
 /// The page of the reference, as the tables have it.
 pub(crate) fn page(endpoints: &Endpoints, intended: &[Intended], pending: &Pending) -> String {
     let mut page = include_str!("page.md").to_owned();
-    let mut served = String::new();
+    let (mut served, mut unserved) = (String::new(), String::new());
     for group in &endpoints.groups {
         served += &format!("### {}\n\n", group.name);
         for row in &group.served {
@@ -142,6 +156,10 @@ pub(crate) fn page(endpoints: &Endpoints, intended: &[Intended], pending: &Pendi
             served.push('\n');
         }
         served.push('\n');
+        for Unserved { at, why, .. } in &group.unserved {
+            let (methods, path) = at.split_once(' ').unwrap();
+            unserved += &format!("| `{}` `/v1/{path}` | {why} |\n", methods.replace('|', "` `"));
+        }
     }
     let behaviours: String = endpoints.behaviours.iter().map(|b| format!("- {}\n", b.text)).collect();
     let differences: String = intended.iter().map(|d| format!("| {} | {} |\n", d.what, d.why)).collect();
@@ -150,8 +168,10 @@ pub(crate) fn page(endpoints: &Endpoints, intended: &[Intended], pending: &Pendi
         .iter()
         .filter_map(|at| at.split_once(": "))
         .fold(String::new(), |text, (_, request)| text + &format!("- `{request}`\n"));
+    let pending = if pending.is_empty() { "Nothing.".to_owned() } else { pending };
     for (name, text) in [
         ("served", &served),
+        ("unserved", &unserved),
         ("behaviours", &behaviours),
         ("differences", &differences),
         ("pending", &pending),

@@ -140,6 +140,8 @@ pub struct VaultConfig {
     pub subscribers: SubscriberLimits,
     /// Rekey and new root tokens by shares alone, for clients that send no token. Cancelling always takes one.
     pub unauthenticated_ceremonies: bool,
+    /// What `sys/config/state/sanitized` tells besides, in Vault's names. Never a secret.
+    pub sanitized: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Default for VaultConfig {
@@ -160,6 +162,7 @@ impl Default for VaultConfig {
             revoke_wait: Duration::from_secs(5),
             subscribers: SubscriberLimits::default(),
             unauthenticated_ceremonies: false,
+            sanitized: serde_json::Map::new(),
         }
     }
 }

@@ -102,7 +102,7 @@ impl Target {
             return request.operation == Operation::Update;
         }
         let shows_mounts = rest == "internal/ui/mounts" || rest.starts_with("internal/ui/mounts/");
-        shows_mounts && request.operation == Operation::Read
+        (shows_mounts || rest == "internal/ui/namespaces") && request.operation == Operation::Read
     }
 
     /// Whether this is a question although it comes as a write: no effect, so no intent.

@@ -24,6 +24,7 @@ use crate::policy::{self, Policies, PolicyEntry};
 use crate::rows;
 use crate::swap::Swap;
 use crate::token::{TokenEntry, Tokens};
+use crate::versions;
 
 /// How long opening may take: reading tables, and one anchor.
 const ENTER_MAX: std::time::Duration = std::time::Duration::from_secs(60);
@@ -165,6 +166,10 @@ impl Door {
                     self.drop_keys();
                     return Err(error);
                 }
+                if let Err(error) = versions::note(&open).await {
+                    self.drop_keys();
+                    return Err(error);
+                }
                 self.around.metrics.unsealed.set(1);
                 self.open.store(Some(open));
                 Ok(())
@@ -266,7 +271,9 @@ impl FirstRows {
             now,
             default: PolicyEntry {
                 text: policy::default_policy(),
-                custom_metadata: std::collections::BTreeMap::new(),
+                version: 1,
+                modified: Some(now),
+                ..PolicyEntry::default()
             },
             delivery: Mount {
                 description: "what agents are told about secrets".into(),

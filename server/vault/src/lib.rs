@@ -44,6 +44,7 @@ mod sweep;
 mod sys;
 mod token;
 mod vault;
+mod versions;
 
 pub use audit::{
     AuditSettings, Audited, Covered, DeclaredDevice, Durability, OnFailure, check_device_name,

@@ -1,6 +1,9 @@
 //! Numbers for operators, in Prometheus' form. Labels are closed sets: no path, name or id becomes one.
 
+use coffer_core::time::Timestamp;
+use prometheus::proto::MetricType;
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use serde_json::{Map, Value, json};
 
 use crate::audit::AuditMeters;
 use crate::cache::CacheMeters;
@@ -83,5 +86,34 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The same in the form of Vault's JSON.
+    pub(crate) fn told(&self, now: Timestamp) -> Value {
+        let (mut gauges, mut counters, mut samples) = (Vec::new(), Vec::new(), Vec::new());
+        for family in self.registry.gather() {
+            for metric in family.get_metric() {
+                let labels: Map<String, Value> =
+                    metric.get_label().iter().map(|l| (l.name().to_owned(), l.value().into())).collect();
+                let name = family.name();
+                match family.get_field_type() {
+                    MetricType::GAUGE => {
+                        let value = metric.get_gauge().get_value();
+                        gauges.push(json!({ "Name": name, "Value": value, "Labels": labels }));
+                    }
+                    MetricType::COUNTER => {
+                        let sum = metric.get_counter().get_value();
+                        counters.push(json!({ "Name": name, "Count": sum, "Sum": sum, "Labels": labels }));
+                    }
+                    _ => {
+                        let histogram = metric.get_histogram();
+                        let (count, sum) = (histogram.get_sample_count(), histogram.get_sample_sum());
+                        samples.push(json!({ "Name": name, "Count": count, "Sum": sum, "Labels": labels }));
+                    }
+                }
+            }
+        }
+        json!({ "Timestamp": now.to_rfc3339(), "Gauges": gauges, "Points": [], "Counters": counters,
+            "Samples": samples })
     }
 }

@@ -19,6 +19,7 @@ use crate::token::{LiveToken, TokenEntry};
 pub(crate) struct Permitted {
     caller: Option<Arc<LiveToken>>,
     sudo: bool,
+    page_max: Option<u64>,
 }
 
 impl Permitted {
@@ -42,6 +43,11 @@ impl Permitted {
         self.caller.is_none()
     }
 
+    /// How many names a listing has at most that does not say it itself.
+    pub(crate) const fn page_max(&self) -> Option<u64> {
+        self.page_max
+    }
+
     /// Whether he acts as an administrator on this path.
     pub(crate) const fn sudo(&self) -> bool {
         self.sudo
@@ -60,12 +66,12 @@ pub(crate) enum Existence<F> {
 
 /// Logging in takes no token: the path is open to all, and the auth method decides.
 pub(crate) const fn anonymous() -> Permitted {
-    Permitted { caller: None, sudo: false }
+    Permitted { caller: None, sudo: false, page_max: None }
 }
 
 /// What every living token may do, whatever its policies: see which mounts it can see.
 pub(crate) fn any_token(caller: Arc<LiveToken>) -> Permitted {
-    Permitted { caller: Some(caller), sudo: false }
+    Permitted { caller: Some(caller), sudo: false, page_max: None }
 }
 
 /// Decides about a request by the caller's policies and boundary.
@@ -109,7 +115,11 @@ where
     if !decision.allowed || (policy::requires_sudo(needs(request.operation), &path) && !decision.sudo) {
         return Err(Fail::Denied);
     }
-    Ok(Permitted { sudo: decision.sudo, caller: Some(caller) })
+    let page_max = decision.pagination_limit.filter(|_| needs(request.operation).is_listing());
+    if !page_fits(page_max, request) {
+        return Err(Fail::Denied);
+    }
+    Ok(Permitted { sudo: decision.sudo, caller: Some(caller), page_max })
 }
 
 /// Whether a reply may be asked for with this wrapping, or without any. Limits that leave nothing let nothing pass.
@@ -119,6 +129,14 @@ fn wrapping_fits(decision: &Decision, ttl: Option<Duration>) -> bool {
         (min, max) => {
             ttl.is_some_and(|ttl| min.is_none_or(|min| ttl >= min) && max.is_none_or(|max| ttl <= max))
         }
+    }
+}
+
+/// Whether a listing asks for no more names at a time than its rule lets it. One that does not say how many gets that.
+fn page_fits(page_max: Option<u64>, request: &Request) -> bool {
+    match (page_max, request.query.get("limit")) {
+        (Some(max), Some(limit)) => limit.parse::<u64>().is_ok_and(|limit| limit <= max),
+        _ => true,
     }
 }
 

@@ -83,6 +83,16 @@ impl Ctx {
         given.ok_or_else(|| crate::error::bad(format!("missing {name}")))
     }
 
+    /// A text parameter that must be there and not be empty: of the body, or of the query, where a DELETE has it.
+    pub(crate) fn filled_anywhere(&self, name: &str) -> Result<&str, Fail> {
+        match (self.text(name)?, self.request.query.get(name)) {
+            (None, Some(given)) if self.request.operation == Operation::Delete && !given.is_empty() => {
+                Ok(given)
+            }
+            _ => self.filled(name),
+        }
+    }
+
     /// A text parameter of the body.
     pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, Fail> {
         crate::params::text(&self.request.body, name)
@@ -206,6 +216,12 @@ async fn serve(ctx: &mut Ctx) -> Result<Outcome, Fail> {
         device::before(&ctx.open, &ctx.request, &mut ctx.told, refused.as_deref()).await?;
     }
     let (permitted, target) = (permitted?, target?);
+    if let Some(max) = permitted.page_max() {
+        let limit = ctx.request.query.entry("limit".to_owned()).or_default();
+        if limit.is_empty() || limit.parse() == Ok(0) {
+            *limit = max.to_string();
+        }
+    }
     let login = target.is_login(&ctx.request);
     // What everybody may try has its intent once it is believed: until then it has no effect.
     let on_trial = login || target.by_wrapping_token(&ctx.request);

@@ -265,6 +265,11 @@ pub(crate) fn rotate_config() -> RowKey {
     RowKey::path(MountId::SYSTEM, RecordKind::Meta, "rotate-config")
 }
 
+/// Which versions of the server have opened this vault.
+pub(crate) fn versions() -> RowKey {
+    RowKey::path(MountId::SYSTEM, RecordKind::Meta, "versions")
+}
+
 /// When this vault last served, and what grace the last outage gave. Also the high-water mark of time.
 pub(crate) fn heartbeat() -> RowKey {
     RowKey::path(MountId::SYSTEM, RecordKind::Meta, "heartbeat")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::path::VaultPath;
 
-use super::merge::Merged;
+use super::merge::{Merged, smaller};
 use super::trie::Trie;
 use super::{Capabilities, Capability, Operation, Params, PathPattern, Policy, PolicyName};
 
@@ -54,6 +54,8 @@ pub struct Decision {
     pub max_wrapping_ttl: Option<Duration>,
     /// Event types that may be received; `None` is every type.
     pub event_types: Option<Vec<String>>,
+    /// The most names that a listing may ask for at a time.
+    pub pagination_limit: Option<u64>,
 }
 
 impl Decision {
@@ -68,6 +70,7 @@ impl Decision {
             min_wrapping_ttl: None,
             max_wrapping_ttl: None,
             event_types: None,
+            pagination_limit: None,
         }
     }
 
@@ -76,10 +79,8 @@ impl Decision {
         self.sudo &= outer.sudo;
         self.capabilities = self.capabilities.and(outer.capabilities);
         self.min_wrapping_ttl = self.min_wrapping_ttl.max(outer.min_wrapping_ttl);
-        self.max_wrapping_ttl = match (self.max_wrapping_ttl, outer.max_wrapping_ttl) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        self.max_wrapping_ttl = smaller(self.max_wrapping_ttl, outer.max_wrapping_ttl);
+        self.pagination_limit = smaller(self.pagination_limit, outer.pagination_limit);
         self.event_types = match (self.event_types, outer.event_types) {
             (Some(a), Some(b)) => Some(a.into_iter().filter(|t| b.contains(t)).collect()),
             (a, b) => a.or(b),
@@ -191,6 +192,7 @@ impl Acl {
             min_wrapping_ttl: rule.min_wrapping_ttl,
             max_wrapping_ttl: rule.max_wrapping_ttl,
             event_types: rule.event_types.clone(),
+            pagination_limit: rule.pagination_limit,
             ..Decision::plain(true, rule.capabilities, Reason::Granted)
         };
         if rule.capabilities.is_deny() {
@@ -298,11 +300,11 @@ impl Acl {
 
     /// Every rule, merged over the policies that have it, and what it grants inside the boundaries where that can be
     /// said of one path.
-    pub fn merged_rules(&self) -> impl Iterator<Item = (&PathPattern, Capabilities)> {
+    pub fn merged_rules(&self) -> impl Iterator<Item = (&PathPattern, Capabilities, Params)> {
         self.rules.iter().map(|rule| {
             let path = VaultPath::parse(rule.pattern.as_str()).ok().filter(|_| rule.pattern.is_exact());
             let bounded = path.filter(|_| !self.boundaries.is_empty()).map(|p| self.capability_set(&p));
-            (&rule.pattern, bounded.unwrap_or(rule.capabilities))
+            (&rule.pattern, bounded.unwrap_or(rule.capabilities), rule.limits())
         })
     }
 

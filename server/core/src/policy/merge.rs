@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::params::ParamRules;
-use super::{Capabilities, Capability, PathPattern, PolicyName, Rule};
+use super::{Capabilities, Capability, Params, PathPattern, PolicyName, Rule};
 
 /// Characters that could turn a value into more of the path, or into a pattern.
 const UNSAFE_IN_VALUE: [char; 6] = ['/', '*', '+', ',', '{', '}'];
@@ -92,6 +92,7 @@ pub(super) struct Merged {
     /// `None`: every type.
     pub(super) event_types: Option<Vec<String>>,
     pub(super) sources: Vec<(PolicyName, Capabilities)>,
+    pub(super) pagination_limit: Option<u64>,
 }
 
 impl Merged {
@@ -103,6 +104,7 @@ impl Merged {
             min_wrapping_ttl: rule.min_wrapping_ttl,
             max_wrapping_ttl: rule.max_wrapping_ttl,
             event_types: types_of(rule),
+            pagination_limit: rule.pagination_limit,
             sources: vec![(name.clone(), rule.capabilities)],
         }
     }
@@ -113,6 +115,7 @@ impl Merged {
         self.params.merge(&rule.params);
         self.min_wrapping_ttl = smaller(self.min_wrapping_ttl, rule.min_wrapping_ttl);
         self.max_wrapping_ttl = smaller(self.max_wrapping_ttl, rule.max_wrapping_ttl);
+        self.pagination_limit = smaller(self.pagination_limit, rule.pagination_limit);
         if rule.capabilities.has(Capability::Subscribe) {
             self.event_types = match (had_subscribe, self.event_types.take(), types_of(rule)) {
                 (false, _, new) => new,
@@ -124,6 +127,29 @@ impl Merged {
             };
         }
         self.sources.push((name.clone(), rule.capabilities));
+    }
+
+    /// What it demands besides, under its names in policies; what is not said is left out. Times are in seconds.
+    pub(super) fn limits(&self) -> Params {
+        let mut limits = Params::new();
+        for (name, lists) in
+            [("allowed_parameters", &self.params.allowed), ("denied_parameters", &self.params.denied)]
+        {
+            if let Some(lists) = lists {
+                limits.insert(name.into(), serde_json::json!(lists));
+            }
+        }
+        if !self.params.required.is_empty() {
+            limits.insert("required_parameters".into(), serde_json::json!(self.params.required));
+        }
+        for (name, ttl) in
+            [("min_wrapping_ttl", self.min_wrapping_ttl), ("max_wrapping_ttl", self.max_wrapping_ttl)]
+        {
+            if let Some(ttl) = ttl {
+                limits.insert(name.into(), ttl.as_secs().into());
+            }
+        }
+        limits
     }
 
     /// The policies that grant the capability here, each once.
@@ -140,7 +166,7 @@ fn types_of(rule: &Rule) -> Option<Vec<String>> {
     if all { None } else { Some(rule.event_types.clone()) }
 }
 
-fn smaller(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+pub(super) fn smaller<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::hcl::{self, Block, Body, Entry, HclError, Position};
+use crate::time::Timestamp;
 
 use super::name::MAX_NAME_BYTES;
 use super::params::{ParamRules, ValueLists};
@@ -70,6 +71,8 @@ pub struct Rule {
     pub(super) min_wrapping_ttl: Option<Duration>,
     pub(super) max_wrapping_ttl: Option<Duration>,
     pub(super) event_types: Vec<String>,
+    pub(super) pagination_limit: Option<u64>,
+    pub(super) ends: Option<Timestamp>,
 }
 
 impl Rule {
@@ -81,6 +84,11 @@ impl Rule {
     /// What it grants or refuses.
     pub fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    /// From when on it is as if it were not there (`expiration`).
+    pub fn ends(&self) -> Option<Timestamp> {
+        self.ends
     }
 }
 
@@ -164,6 +172,18 @@ impl Policy {
         Ok(())
     }
 
+    /// Without the rules that have ended at `now`, allowing and refusing ones alike.
+    #[must_use]
+    pub fn at(mut self, now: Timestamp) -> Self {
+        self.rules.retain(|rule| rule.ends.is_none_or(|end| now < end));
+        self
+    }
+
+    /// When the first of its rules ends: until then it stays as it is.
+    pub fn next_end(&self) -> Option<Timestamp> {
+        self.rules.iter().filter_map(Rule::ends).min()
+    }
+
     /// Its name.
     pub fn name(&self) -> &PolicyName {
         &self.name
@@ -192,7 +212,7 @@ fn refuse_unknown(body: &Body, known: &[&str]) -> Result<(), HclError> {
     }
 }
 
-const RULE_KEYS: [&str; 9] = [
+const RULE_KEYS: [&str; 11] = [
     "policy",
     "capabilities",
     "allowed_parameters",
@@ -201,18 +221,14 @@ const RULE_KEYS: [&str; 9] = [
     "min_wrapping_ttl",
     "max_wrapping_ttl",
     "subscribe_event_types",
+    "pagination_limit",
+    "expiration",
     "comment",
 ];
 
 /// Known to Vault or OpenBao, but not enforced here. Accepting them would grant more than is written.
-const UNSUPPORTED_KEYS: [&str; 6] = [
-    "mfa_methods",
-    "control_group",
-    "expiration",
-    "pagination_limit",
-    "response_keys_filter_path",
-    "list_scan_response_keys_filter_path",
-];
+const UNSUPPORTED_KEYS: [&str; 4] =
+    ["mfa_methods", "control_group", "response_keys_filter_path", "list_scan_response_keys_filter_path"];
 
 fn read_rule(block: &Block<'_>) -> Result<Rule, HclError> {
     let body = block.body;
@@ -246,6 +262,32 @@ fn read_rule(block: &Block<'_>) -> Result<Rule, HclError> {
         min_wrapping_ttl: min.filter(|d| !d.is_zero()),
         max_wrapping_ttl: max.filter(|d| !d.is_zero()),
         event_types: strings("subscribe_event_types")?,
+        pagination_limit: body.entry("pagination_limit").map(read_pagination).transpose()?.flatten(),
+        ends: body.entry("expiration").map(read_end).transpose()?,
+    })
+}
+
+/// Zero is no limit.
+fn read_pagination(entry: &Entry) -> Result<Option<u64>, HclError> {
+    let number = match &entry.value {
+        hcl::Value::String(text) => text.parse().ok(),
+        _ => entry.as_int().ok().and_then(|number| u64::try_from(number).ok()),
+    };
+    let number: u64 =
+        number.ok_or_else(|| HclError::new(entry.at, "\"pagination_limit\" must be a number of names"))?;
+    Ok((number > 0).then_some(number))
+}
+
+/// RFC 3339, or seconds since the Unix epoch.
+fn read_end(entry: &Entry) -> Result<Timestamp, HclError> {
+    let end = match &entry.value {
+        hcl::Value::String(text) => {
+            Timestamp::parse_rfc3339(text).ok().or_else(|| text.parse().ok().map(Timestamp::from_secs))
+        }
+        _ => entry.as_int().ok().and_then(|secs| u64::try_from(secs).ok()).map(Timestamp::from_secs),
+    };
+    end.ok_or_else(|| {
+        HclError::new(entry.at, "\"expiration\" must be a time such as \"2030-01-01T00:00:00Z\"")
     })
 }
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::tests::{acl, path, policy, rules};
 use super::*;
+use crate::time::Timestamp;
 
 fn parse(source: &str) -> Result<Policy, PolicyError> {
     Policy::parse(&PolicyName::parse("p").unwrap(), source)
@@ -301,5 +303,30 @@ proptest! {
         let again = Policy::parse(policy.name(), &printed).unwrap();
         let flat = |p: &Policy| p.rules().iter().map(|r| (r.pattern().clone(), r.capabilities())).collect::<Vec<_>>();
         prop_assert_eq!(flat(&policy), flat(&again));
+    }
+}
+
+#[test]
+fn rules_end_and_listings_have_a_limit() {
+    let source = "path \"a/*\" { capabilities = [\"list\"] pagination_limit = 7 expiration = \"2026-01-01T00:00:10Z\" }\n\
+        path \"a/b\" { capabilities = [\"deny\"] expiration = 1767225605 }\n\
+        path \"c\" { capabilities = [\"read\"] pagination_limit = \"0\" }";
+    let read = parse(source).unwrap();
+    let start = Timestamp::parse_rfc3339("2026-01-01T00:00:00Z").unwrap();
+    let at = |secs| start.plus(Duration::from_secs(secs));
+    assert_eq!(read.next_end(), Some(at(5)));
+    let capabilities = |secs| {
+        let acl = Acl::new(&[Arc::new(read.clone().at(at(secs)))]);
+        ["a/b", "a/x", "c"].map(|p| acl.capabilities(&path(p))[0])
+    };
+    assert_eq!(capabilities(4), ["deny", "list", "read"]);
+    assert_eq!(capabilities(5), ["list", "list", "read"], "a refusal ends as well");
+    assert_eq!(capabilities(10), ["deny", "deny", "read"], "no rule is left");
+    let more = "path \"a/*\" { capabilities = [\"list\"] pagination_limit = 9 }\npath \"c\" { capabilities = [\"list\"] }";
+    let acl = Acl::new(&[Arc::new(read.at(start)), policy("q", more)]);
+    let limit = |p| acl.decide(Operation::List, &path(p), None).pagination_limit;
+    assert_eq!((limit("a/x/"), limit("c/")), (Some(7), None));
+    for wrong in ["pagination_limit = -1", "pagination_limit = \"x\"", "expiration = \"tomorrow\""] {
+        assert!(parse(&format!("path \"a\" {{ capabilities = [\"read\"]\n {wrong} }}")).is_err(), "{wrong}");
     }
 }

@@ -270,7 +270,7 @@ impl Life {
 }
 
 /// `1h30m` as Vault's messages have it: units that are zero at the end are left out.
-fn go_duration(duration: Duration) -> String {
+pub(crate) fn go_duration(duration: Duration) -> String {
     let secs = duration.as_secs();
     let (h, m, s) = (secs / 3600, secs / 60 % 60, secs % 60);
     let mut text = String::new();

@@ -18,7 +18,7 @@ mod userpass;
 
 use std::sync::Arc;
 
-pub(crate) use grant::Life;
+pub(crate) use grant::{Life, go_duration};
 pub use jose::HttpKeys;
 pub(crate) use jose::KeyCache;
 pub(crate) use kubernetes::{TombstoneEnd, direct};

@@ -213,9 +213,8 @@ async fn update(ctx: &Ctx, id: &str) -> Result<Outcome, Fail> {
         if let Some(name) = &name {
             alias.name.clone_from(name);
         }
-        if let Some(custom) = &custom {
-            alias.custom_metadata = Some(custom.clone());
-        }
+        // What is not given is taken away, as OpenBao does it.
+        alias.custom_metadata.clone_from(&custom);
         alias.updated = ctx.now;
         move_in(barrier, w, Some(owner), alias, target.as_deref(), ctx.now).await?
     });

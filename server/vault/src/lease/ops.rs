@@ -44,6 +44,9 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
     if let Some(prefix) = rest.strip_prefix("revoke-prefix/") {
         return revoke_prefix(ctx, prefix).await;
     }
+    if let Some(prefix) = rest.strip_prefix("revoke-force/") {
+        return revoke_force(ctx, prefix).await;
+    }
     let (verb, in_path) = rest.split_once('/').map_or((rest, None), |(verb, id)| (verb, Some(id)));
     let id = match in_path {
         Some(id) => id.to_owned(),
@@ -183,6 +186,24 @@ async fn revoke_one(ctx: &mut Ctx, permitted: &Permitted, id: &str) -> Result<Ou
         revoke::leases(&ctx.open, &[id.to_owned()]).await?;
     }
     Ok(Outcome::empty())
+}
+
+/// As by prefix; but what a target does not confirm is forgotten, and left to whoever administers the target. Each
+/// such lease is named in the process log.
+async fn revoke_force(ctx: &mut Ctx, prefix: &str) -> Result<Outcome, Fail> {
+    let ids = ctx.open.leases.below(prefix, PREFIX_MAX).await?;
+    let more = ids.len() == PREFIX_MAX;
+    revoke::leases(&ctx.open, &ids).await?;
+    let forgotten = super::revoke::forget(&ctx.open, &ids).await?;
+    if forgotten > 0 {
+        ctx.about("forgotten_leases", &forgotten.to_string());
+    }
+    let mut outcome = Outcome::empty();
+    if more {
+        outcome = Outcome::data(Value::Null);
+        outcome.warnings.push(format!("only the first {PREFIX_MAX} leases were taken; repeat the call"));
+    }
+    Ok(outcome)
 }
 
 async fn revoke_prefix(ctx: &mut Ctx, prefix: &str) -> Result<Outcome, Fail> {

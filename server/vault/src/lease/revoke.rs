@@ -109,6 +109,34 @@ async fn begin_in(
     Ok(Some(lease))
 }
 
+/// Forgets those of these leases that are still there, whatever their targets say. Gives back how many.
+pub(super) async fn forget(open: &Open, ids: &[String]) -> Result<usize, Fail> {
+    let mut forgotten = 0;
+    for batch in ids.chunks(BATCH) {
+        let gone: Vec<LeaseEntry> = transact!(open.barrier, |w| {
+            let mut gone = Vec::new();
+            for id in batch {
+                let Some(mut lease) = Leases::get_in(w, id).await? else { continue };
+                let was_due = lease.due();
+                // The target has confirmed; what is left is the row that has it cleaned once more.
+                if lease.state == LeaseState::Revoked {
+                    continue;
+                }
+                if lease.step(LeaseEvent::ForceRevoked, open.now()).is_ok() {
+                    Leases::remove_in(w, was_due, &lease).await?;
+                    gone.push(lease);
+                }
+            }
+            gone
+        })?;
+        for lease in &gone {
+            tracing::warn!(lease = %lease.id, "lease forgotten without a word of its target");
+        }
+        forgotten += gone.len();
+    }
+    Ok(forgotten)
+}
+
 /// Works on leases, each in the queue of its target. Waits up to `wait` for all of them, then lets the rest go on in
 /// the background. True if all are gone.
 pub(crate) async fn execute_all(open: &Arc<Open>, leases: Vec<LeaseEntry>, wait: Duration) -> bool {

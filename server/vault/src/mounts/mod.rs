@@ -28,7 +28,7 @@ pub(crate) use ops::{blank, handle};
 pub(crate) use preflight::{listed_for_all, preflight, visible};
 pub(crate) use remount::{handle as remount, handle_status as remount_status};
 pub(crate) use removal::{finish as finish_removals, revoke_issued};
-pub(crate) use show::inspect;
+pub(crate) use show::{inspect, running_version};
 pub(crate) use tuning::Tuning;
 
 use crate::auth::lockout::LockoutConfig;

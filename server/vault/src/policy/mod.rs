@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use coffer_barrier::{Barrier, Read, Writer};
 use coffer_core::policy::{Acl, DEFAULT_POLICY, Policy, PolicyName};
+use coffer_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::cache::PolicyCache;
@@ -59,10 +60,25 @@ pub(crate) fn default_policy() -> String {
 }
 
 /// A policy as stored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct PolicyEntry {
     pub(crate) text: String,
     pub(crate) custom_metadata: BTreeMap<String, String>,
+    /// How often it was written. Zero: before this was counted.
+    #[serde(default)]
+    pub(crate) version: u64,
+    /// When it was written last.
+    #[serde(default)]
+    pub(crate) modified: Option<Timestamp>,
+    /// Writes must name the version they replace.
+    #[serde(default)]
+    pub(crate) cas_required: bool,
+}
+
+/// What policies amount to, and until when: then the first of their rules ends.
+pub(crate) struct Compiled {
+    pub(crate) acl: Acl,
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// The policies, cached until they are written.
@@ -89,7 +105,7 @@ impl Policies {
     pub(crate) async fn get(&self, name: &PolicyName) -> Result<Option<Arc<PolicyEntry>>, Fail> {
         if name.is_response_wrapping() {
             let text = RESPONSE_WRAPPING.to_owned();
-            return Ok(Some(Arc::new(PolicyEntry { text, custom_metadata: BTreeMap::new() })));
+            return Ok(Some(Arc::new(PolicyEntry { text, ..PolicyEntry::default() })));
         }
         let now = self.clock.now();
         let generation = match self.cache.get(name, now) {
@@ -156,20 +172,24 @@ impl Policies {
         boundary: Option<&PolicyName>,
         values: &BTreeMap<String, String>,
         refused: &mut Vec<String>,
-    ) -> Result<Acl, Fail> {
-        let own = self.load(names, values).await?;
+    ) -> Result<Compiled, Fail> {
+        let now = self.clock.now();
+        let mut until = None;
+        let own = self.load(names, values, now, &mut until).await?;
         refused.extend(own.iter().flat_map(|policy| hostile(policy)));
         let acl = Acl::new(&own);
-        let Some(boundary) = boundary else { return Ok(acl) };
-        let mut bounds = self.load(std::slice::from_ref(boundary), values).await?;
+        let Some(boundary) = boundary else { return Ok(Compiled { acl, until }) };
+        let mut bounds = self.load(std::slice::from_ref(boundary), values, now, &mut until).await?;
         bounds.push(Arc::new(self_service(values)?));
-        Ok(Acl::with_boundary(acl, Arc::new(Acl::new(&bounds))))
+        Ok(Compiled { acl: Acl::with_boundary(acl, Arc::new(Acl::new(&bounds))), until })
     }
 
     async fn load(
         &self,
         names: &[PolicyName],
         values: &BTreeMap<String, String>,
+        now: Timestamp,
+        until: &mut Option<Timestamp>,
     ) -> Result<Vec<Arc<Policy>>, Fail> {
         let mut policies = Vec::with_capacity(names.len());
         for name in names {
@@ -177,7 +197,11 @@ impl Policies {
                 policies.push(Arc::new(Policy::root()));
             } else if let Some(entry) = self.get(name).await? {
                 match Policy::parse_templated(name, &entry.text, values) {
-                    Ok(policy) => policies.push(Arc::new(policy)),
+                    Ok(policy) => {
+                        let policy = policy.at(now);
+                        *until = (*until).into_iter().chain(policy.next_end()).min();
+                        policies.push(Arc::new(policy));
+                    }
                     // Written through `check`, so this is a format older than this version. It grants nothing.
                     Err(error) => tracing::error!(policy = %name, %error, "stored policy cannot be read"),
                 }

@@ -93,8 +93,8 @@ async fn named(ctx: &Ctx) -> Result<Subject, Fail> {
             if names.len() > POLICIES_PER_TOKEN_MAX {
                 return Err(Fail::TooLarge(format!("more than {POLICIES_PER_TOKEN_MAX} policies")));
             }
-            let acl = open.policies.acl(&names, None, &Default::default(), &mut Vec::new()).await?;
-            Ok(Subject::Policies(Box::new(acl)))
+            let compiled = open.policies.acl(&names, None, &Default::default(), &mut Vec::new()).await?;
+            Ok(Subject::Policies(Box::new(compiled.acl)))
         }
         _ => Err(bad("either token or policies must be supplied")),
     }

@@ -32,9 +32,10 @@ fn resultant_acl(permitted: &Permitted) -> Result<Outcome, Fail> {
         return Ok(Outcome::data(json!({ "root": true })));
     }
     let (mut exact, mut globs) = (Map::new(), Map::new());
-    for (pattern, capabilities) in acl.merged_rules() {
+    for (pattern, capabilities, mut entry) in acl.merged_rules() {
         let names: Vec<&str> = capabilities.iter().map(|c| c.as_str()).collect();
-        let entry = json!({ "capabilities": names });
+        entry.insert("capabilities".into(), json!(names));
+        let entry = Value::Object(entry);
         if pattern.is_exact() {
             exact.insert(pattern.as_str().to_owned(), entry);
         } else if let (0, Some(prefix)) = (pattern.wildcards(), pattern.as_str().strip_suffix('*')) {

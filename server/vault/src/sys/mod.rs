@@ -2,12 +2,16 @@
 
 mod audit;
 mod capabilities;
+mod catalog;
+mod config;
 mod explain;
+mod host;
 mod internal;
 pub(crate) mod keys;
 mod locked_users;
 mod password_policies;
 mod policies;
+mod tools;
 
 use serde_json::json;
 
@@ -18,7 +22,7 @@ use crate::outcome::Outcome;
 use crate::permit::Permitted;
 use crate::pipeline::{Ctx, only};
 use crate::request::Operation;
-use crate::{events, lease, quota, rotation, token};
+use crate::{events, lease, quota, rotation, token, versions};
 
 /// Paths that are questions although they come as writes.
 pub(crate) fn only_asks(rest: &str) -> bool {
@@ -28,6 +32,7 @@ pub(crate) fn only_asks(rest: &str) -> bool {
     ) || rest.starts_with("policy-explain")
         || rest.starts_with("leases/lookup/")
         || rest.starts_with("audit-hash/")
+        || rest.starts_with("tools/")
 }
 
 /// Handles `sys/<rest>`.
@@ -41,6 +46,10 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         }
         "policies" if below == "password" || below.starts_with("password/") => {
             password_policies::handle(ctx, below.strip_prefix("password/").unwrap_or("")).await
+        }
+        "policies" if below.trim_end_matches('/') == "detailed/acl" => policies::detailed(ctx, "").await,
+        "policies" if below.starts_with("detailed/acl/") => {
+            policies::detailed(ctx, below.strip_prefix("detailed/acl/").unwrap_or("")).await
         }
         "policy" => policies::handle(ctx, below, "rules").await,
         "leases" => lease::handle(ctx, permitted, below).await,
@@ -59,14 +68,20 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         "internal" => internal::handle(ctx, permitted, below),
         "audit" => audit::handle(ctx, below).await,
         "audit-hash" => audit::hash(ctx, below),
-        "metrics" => {
-            only(&ctx.request, &[Operation::Read])?;
-            let text = ctx.open.around.metrics.render().map_err(|_| Fail::Internal("metrics"))?;
-            Ok(Outcome::text("text/plain; version=0.0.4", text))
-        }
+        "metrics" => metrics(ctx),
         "locked-users" => locked_users::handle(ctx, below),
         "quotas" => quota::handle(ctx, below).await,
         "rotations" => rotation::handle(ctx, permitted, below).await,
+        "tools" => tools::handle(ctx, below),
+        "plugins" => catalog::handle(ctx, below),
+        "config" => config::handle(ctx, below),
+        "host-info" if below.is_empty() => host::handle(ctx).await,
+        "version-history" if below.is_empty() => {
+            only(&ctx.request, &[Operation::List])?;
+            Ok(Outcome::data(versions::told(&ctx.open).await?))
+        }
+        // There is the root namespace only.
+        "namespaces" => Err(Fail::NotFound),
         "seal" => seal(ctx),
         "step-down" => {
             // One node leads whatever it is told.
@@ -114,6 +129,20 @@ fn ha_status(ctx: &Ctx) -> Result<Outcome, Fail> {
         "last_echo": null, "version": config.version,
     });
     Ok(Outcome::doubled([("nodes".to_owned(), json!([node]))].into_iter().collect()))
+}
+
+/// `sys/metrics`: as JSON, or as Prometheus reads it.
+fn metrics(ctx: &Ctx) -> Result<Outcome, Fail> {
+    only(&ctx.request, &[Operation::Read])?;
+    let metrics = &ctx.open.around.metrics;
+    match ctx.request.query.get("format").map_or("", String::as_str) {
+        "" => Ok(Outcome::raw(metrics.told(ctx.now))),
+        "prometheus" => {
+            let text = metrics.render().map_err(|_| Fail::Internal("metrics"))?;
+            Ok(Outcome::text("text/plain; version=0.0.4", text))
+        }
+        other => Err(bad(format!("metric response format {other:?} unknown"))),
+    }
 }
 
 /// `sys/seal` is carried out by the door once this request is recorded; see [`crate::Vault::handle`].

@@ -53,9 +53,16 @@ pub(crate) struct LiveToken {
     pub(crate) refused_rules: Vec<String>,
     /// The earliest end among itself and its ancestors.
     ends: Option<Timestamp>,
+    /// When the first of its policies' rules ends: then it must be read anew.
+    until: Option<Timestamp>,
 }
 
 impl LiveToken {
+    /// Whether its policies are still what they were when it was read.
+    fn is_current(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+
     /// Whether it is still within its time.
     pub(crate) fn in_time(&self, now: Timestamp) -> bool {
         self.ends.is_none_or(|end| now < end)
@@ -132,8 +139,9 @@ impl Alive {
         let told = entry.metadata.iter().filter(|(key, _)| !entry.made_up.contains(*key));
         let values = identity::template_values(told, entity.as_ref(), &groups);
         let mut refused_rules = Vec::new();
-        let acl = policies.acl(&names, entry.boundary.as_ref(), &values, &mut refused_rules).await?;
-        Ok(LiveToken { entry, acl, entity, identity_policies, refused_rules, ends })
+        let compiled = policies.acl(&names, entry.boundary.as_ref(), &values, &mut refused_rules).await?;
+        let (acl, until) = (compiled.acl, compiled.until);
+        Ok(LiveToken { entry, acl, entity, identity_policies, refused_rules, ends, until })
     }
 }
 
@@ -200,6 +208,7 @@ impl Tokens {
     ) -> Result<Option<Arc<LiveToken>>, Fail> {
         if self.validity.holds(now)
             && let Some(token) = self.cache.get(hash, now)
+            && token.is_current(now)
         {
             return Ok(token.in_time(now).then_some(token));
         }

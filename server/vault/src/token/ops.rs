@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::create::By;
 use super::{Kind, LiveToken, TokenEntry, Tokens, accessors, batch, create, orphan, roles};
+use crate::auth::go_duration;
 use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
 use crate::identity;
@@ -220,7 +221,22 @@ async fn renew(ctx: &Ctx, hash: TokenHash, shown: Option<&Token>) -> Result<Outc
     let seconds = entry.ttl_left(ctx.now);
     let identity_policies = identity::policies_of(open, &entry).await?;
     let outcome = Outcome::auth(&entry, shown, seconds).with_identity_policies(&identity_policies);
-    Ok(Outcome { identity: None, ..outcome })
+    Ok(Outcome { identity: None, ..outcome }.warning(capped(&entry, increment)))
+}
+
+/// Whether more was asked for than the token could ever have.
+fn capped(entry: &TokenEntry, increment: Option<Duration>) -> Vec<String> {
+    let most =
+        entry.max_expires.filter(|_| entry.period.is_zero()).map(|end| end.saturating_sub(entry.created));
+    match (increment, most) {
+        (Some(wanted), Some(most)) if wanted > most => {
+            let (wanted, most) = (go_duration(wanted), go_duration(most));
+            vec![format!(
+                "TTL of {wanted:?} exceeded the effective max_ttl of {most:?}; TTL value is capped accordingly"
+            )]
+        }
+        _ => Vec::new(),
+    }
 }
 
 async fn renew_in(

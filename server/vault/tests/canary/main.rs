@@ -277,7 +277,7 @@ impl Crawl {
     /// Looks everywhere.
     async fn look_everywhere(&mut self) {
         self.bed.vault.anchor().await.unwrap();
-        let metrics = self.bed.root(Read, "sys/metrics", Value::Null).await;
+        let metrics = self.bed.root(Read, "sys/metrics?format=prometheus", Value::Null).await;
         self.look(Place::Metrics, metrics.body.as_str().unwrap(), "sys/metrics");
         let audit = self.bed.audit_text();
         self.look(Place::Audit, &audit, "audit.log");

@@ -139,6 +139,31 @@ async fn revocation_by_prefix() {
 }
 
 #[tokio::test]
+async fn what_no_target_confirms_can_be_forgotten_by_force_and_only_by_an_administrator() {
+    let bed = Bed::with_pods().await;
+    let token = bed.login("pod-1").await;
+    let (lease, account) = bed.issue(&token).await;
+    bed.database.refuse_revoke.store(true, SeqCst);
+    let lookup = || bed.root(Operation::Update, "sys/leases/lookup", json!({"lease_id": lease}));
+    bed.root(Operation::Update, "sys/leases/revoke-prefix/database/creds", json!({})).await.expect(200);
+    assert_eq!(lookup().await.expect(200).body["data"]["state"], "revoking");
+    bed.post("sys/leases/revoke-force/database/creds", &token, json!({})).await.expect(403);
+    bed.root(Operation::Update, "sys/leases/revoke-force/database/other", json!({})).await.expect(204);
+    lookup().await.expect(200);
+    bed.root(Operation::Update, "sys/leases/revoke-force/database/creds", json!({})).await.expect(204);
+    lookup().await.expect(400);
+    assert!(bed.database.has(&account), "forgotten here, not there");
+    let forced = bed.audit_records().into_iter().filter(|r| r.path.starts_with("sys/leases/revoke-force/"));
+    let told: Vec<_> = forced.filter_map(|r| r.metadata.get("forgotten_leases").cloned()).collect();
+    assert_eq!(told, ["1"]);
+    // What was confirmed is gone as ever.
+    bed.database.refuse_revoke.store(false, SeqCst);
+    let (_, second) = bed.issue(&token).await;
+    bed.root(Operation::Update, "sys/leases/revoke-force/database/creds", json!({})).await.expect(204);
+    assert!(!bed.database.has(&second));
+}
+
+#[tokio::test]
 async fn what_cannot_be_revoked_is_tried_again_until_it_is_gone() {
     let bed = Bed::with_pods().await;
     let token = bed.login("pod-1").await;

@@ -18,6 +18,7 @@ mod leases;
 mod mounts;
 mod password_policies;
 mod pods;
+mod policies;
 mod quotas;
 mod rotations;
 mod story;

@@ -215,7 +215,7 @@ async fn mounts_in_vaults_shapes() {
     );
     bed.root(Operation::Read, "nowhere/x", Value::Null).await.expect(404);
     bed.get("nowhere/x", &token).await.expect(403);
-    let metrics = bed.root(Operation::Read, "sys/metrics", Value::Null).await.expect(200);
+    let metrics = bed.root(Operation::Read, "sys/metrics?format=prometheus", Value::Null).await.expect(200);
     assert!(metrics.body.as_str().unwrap().contains("coffer_unsealed 1"));
     assert_eq!(bed.status(StatusRequest::Ca).await.expect(200).body["data"]["ca_bundle"], "PEM");
 }

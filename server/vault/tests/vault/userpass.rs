@@ -22,7 +22,7 @@ async fn login(bed: &Bed, name: &str, password: &str) -> Answer {
 }
 
 async fn hashed(bed: &Bed) -> u64 {
-    let metrics = bed.root(Read, "sys/metrics", Value::Null).await.expect(200);
+    let metrics = bed.root(Read, "sys/metrics?format=prometheus", Value::Null).await.expect(200);
     let text = metrics.body.as_str().unwrap().to_owned();
     let line = text.lines().find(|line| line.starts_with("coffer_passwords_hashed_total ")).unwrap();
     line.rsplit(' ').next().unwrap().parse().unwrap()

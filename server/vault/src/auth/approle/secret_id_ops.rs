@@ -167,7 +167,7 @@ pub(super) async fn lookup(ctx: &Ctx, mount: &Mount, name: &str) -> Result<Outco
 
 /// `secret-id/destroy`.
 pub(super) async fn destroy(ctx: &Ctx, mount: &Mount, name: &str) -> Result<Outcome, Fail> {
-    let secret = ctx.filled("secret_id")?;
+    let secret = ctx.filled_anywhere("secret_id")?;
     let role = role_of(ctx, mount, name).await?;
     let hash = SecretId::hash(&ctx.open.barrier, mount, &role.uid, secret)?;
     remove(ctx, mount, &role.uid, &hash).await?;
@@ -215,7 +215,7 @@ pub(super) async fn lookup_accessor(ctx: &Ctx, mount: &Mount, name: &str) -> Res
 
 /// `secret-id-accessor/destroy`.
 pub(super) async fn destroy_accessor(ctx: &Ctx, mount: &Mount, name: &str) -> Result<Outcome, Fail> {
-    let accessor = ctx.filled("secret_id_accessor")?;
+    let accessor = ctx.filled_anywhere("secret_id_accessor")?;
     let role = role_of(ctx, mount, name).await?;
     let hash = by_accessor(ctx, mount, &role.uid, accessor).await?;
     let hash = hash.ok_or_else(|| Fail::Absent(no_accessor(accessor)))?;
