@@ -143,3 +143,45 @@ fn ten_thousand_idle_connections_hold_up_nobody() {
     drop(runtime);
     ready.unharmed();
 }
+
+#[test]
+fn a_websocket_keeps_its_place_among_a_clients_connections() {
+    let bed = Bed::new();
+    // More than there are commands before.
+    const MOST: usize = 16;
+    bed.listener(&format!("max_connections_per_client = {MOST}"));
+    let server = Server::with_config(&bed.path("coffer.hcl"));
+    let ready = Ready::of(bed, server);
+    let connect = || connect(&ready.bed, &ready.server, &rustls::version::TLS13);
+    let request = format!(
+        "GET /v1/sys/events/subscribe/kv*?json=true HTTP/1.1\r\nhost: x\r\nx-vault-token: {}\r\n\
+         connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        ready.root
+    );
+    let subscribe = || {
+        // The places of earlier commands are given back a moment after their end.
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let answer = connect().and_then(|mut socket| {
+                socket.write_all(request.as_bytes())?;
+                let mut head = [0; 12];
+                socket.read_exact(&mut head)?;
+                Ok((socket, head))
+            });
+            match answer {
+                Ok((socket, head)) if head == *b"HTTP/1.1 101" => return socket,
+                other => assert!(Instant::now() < end, "{:?}", other.map(|(_, head)| head)),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let held: Vec<_> = (0..MOST).map(|_| subscribe()).collect();
+    let another = connect().and_then(|mut socket| {
+        socket.write_all(b"GET /v1/sys/health HTTP/1.1\r\nhost: x\r\n\r\n")?;
+        socket.read_exact(&mut [0; 12])
+    });
+    assert!(another.is_err(), "one more was served");
+    drop(held);
+    drop(subscribe());
+}
