@@ -17,6 +17,8 @@ use crate::{rotations, sweep, sys};
 
 /// How often most of it is done.
 const TICK: Duration = Duration::from_secs(1);
+/// From how far apart the wall clock and the vault's time are an alarm.
+const CLOCK_APART: u64 = 60;
 /// How many change-log rows are kept, and how many closed streams.
 const LOG_KEEP: u64 = 100_000;
 const LOG_STREAMS_KEEP: usize = 8;
@@ -35,6 +37,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count: u64 = 0;
+    let mut apart = false;
     // Once: a vault that somebody seals stays sealed.
     let mut to_open = around.barrier.opens_alone();
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -45,6 +48,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
         }
         tell_counted(&around).await;
         let Some(open) = door.open() else { continue };
+        apart = compare_clocks(&open, apart);
         report("anchor", anchor::anchor(&open).await);
         if count.is_multiple_of(TRIM_EVERY) {
             report("removing what nobody needs", trim(&open).await);
@@ -65,6 +69,19 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
 /// Refusals that were not recorded one by one. What cannot be written now is told the next time.
 async fn tell_counted(around: &Surroundings) {
     let _next_time = around.audit.tell_counted(around.clock.now()).await.is_err();
+}
+
+/// Tells how far the wall clock is from the vault's time, and says so once when that is far. True if it is.
+fn compare_clocks(open: &Open, was_apart: bool) -> bool {
+    let (own, wall) = (open.now(), open.around.clock.wall());
+    let (ahead, behind) = (wall.saturating_sub(own).as_secs(), own.saturating_sub(wall).as_secs());
+    let signed = |secs: u64| i64::try_from(secs).unwrap_or(i64::MAX);
+    open.around.metrics.clock_ahead.set(signed(ahead) - signed(behind));
+    let apart = ahead.max(behind) >= CLOCK_APART;
+    if apart && !was_apart {
+        tracing::warn!(ahead, behind, "the wall clock was set: leases go on by the time that has passed");
+    }
+    apart
 }
 
 fn report(what: &str, result: Result<(), Fail>) {

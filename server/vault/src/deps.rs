@@ -16,8 +16,16 @@ use crate::cache::CacheSettings;
 
 /// A source of the present time.
 pub trait Clock: Send + Sync + 'static {
-    /// Now. Never goes back within a process.
+    /// Now. Never goes back within a process, and never runs slower than time does: lives are measured by it.
     fn now(&self) -> Timestamp;
+
+    /// What the machine's wall clock says. May be set to anything at any moment: only for times that others told.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
+    /// From now on no time is told that is before this one. Clocks that are moved by hand need not care.
+    fn not_before(&self, _floor: Timestamp) {}
 }
 
 /// Where a Kubernetes cluster's signing keys are asked for.

@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     pub(crate) passwords_hashed: IntCounter,
     pub(crate) sweeper_errors: IntCounter,
     pub(crate) unsealed: IntGauge,
+    pub(crate) clock_ahead: IntGauge,
     pub(crate) audit: AuditMeters,
 }
 
@@ -68,6 +69,10 @@ impl Metrics {
                 "Passwords hashed or verified since the start",
             )?,
             sweeper_errors: counter("coffer_sweeper_errors_total", "Sweeps that could not be completed")?,
+            clock_ahead: gauge(
+                "coffer_clock_ahead_seconds",
+                "By how much the wall clock is ahead of the time that leases are measured by",
+            )?,
             unsealed: gauge("coffer_unsealed", "1 while this server is unsealed")?,
             audit: AuditMeters::new(&registry)?,
             registry,

@@ -92,11 +92,19 @@ impl Open {
         let barrier = Arc::clone(&around.barrier);
         let reader = barrier.reader().await?;
         let last = codec::get::<Heartbeat>(&reader, &rows::heartbeat()).await?;
-        let clock = around.clock.now();
+        let found = around.clock.now();
         // A clock that was set back must not give time back to what was about to end.
+        if let Some(beat) = last {
+            around.clock.not_before(beat.at);
+        }
+        let clock = around.clock.now();
         let behind = last.map_or(Duration::ZERO, |beat| beat.at.saturating_sub(clock));
-        if behind > Duration::from_secs(60) {
-            tracing::warn!(secs = behind.as_secs(), "the clock is behind the time that the store has seen");
+        let was_behind = last.map_or(Duration::ZERO, |beat| beat.at.saturating_sub(found));
+        if was_behind > Duration::from_secs(60) {
+            tracing::warn!(
+                secs = was_behind.as_secs(),
+                "the clock is behind the time that the store has seen"
+            );
         }
         let outage = Outage::between(last, clock.plus(behind));
         if around.audit.covered().any() {
@@ -155,6 +163,18 @@ impl Open {
     /// Now. Never earlier than the store says it already was.
     pub(crate) fn now(&self) -> Timestamp {
         self.around.clock.now().plus(self.behind)
+    }
+
+    /// Now, for times that others told, such as a JWT's: the later of this vault's time and the wall clock's, for a
+    /// wall clock that was set right must count there at once, and one that was set back must not.
+    pub(crate) fn civil(&self) -> Timestamp {
+        self.around.clock.wall().max(self.now())
+    }
+
+    /// A time that others told, in this vault's time.
+    pub(crate) fn in_own_time(&self, told: Timestamp) -> Timestamp {
+        let ahead = self.civil().saturating_sub(self.now());
+        Timestamp::from_millis(told.as_millis().saturating_sub(u64::try_from(ahead.as_millis()).unwrap_or(0)))
     }
 
     /// The engine of a mount.

@@ -79,7 +79,6 @@ pub(crate) async fn anchor(open: &Open) -> Result<(), Fail> {
 async fn write(open: &Open, change: impl Fn(&mut Anchor)) -> Result<(), Fail> {
     let head = open.around.audit.head();
     let now = open.now();
-    let beat = Heartbeat { at: now, outage: open.outage };
     let node = &open.around.config.node_name;
     let key = rows::audit_head(node);
     transact!(open.barrier, |w| {
@@ -90,7 +89,11 @@ async fn write(open: &Open, change: impl Fn(&mut Anchor)) -> Result<(), Fail> {
         }
         let mut anchor = Anchor { head, at: now, ..known.unwrap_or_default() };
         change(&mut anchor);
-        codec::put(w, &rows::heartbeat(), &beat).await?;
+        // Another server may have got further: the sign of life never moves back.
+        let last: Option<Heartbeat> =
+            codec::get(&*w as &dyn coffer_barrier::Read, &rows::heartbeat()).await?;
+        let at = last.map_or(now, |last| last.at.max(now));
+        codec::put(w, &rows::heartbeat(), &Heartbeat { at, outage: open.outage }).await?;
         codec::put(w, &key, &anchor).await?;
     })
 }

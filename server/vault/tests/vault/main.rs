@@ -6,6 +6,7 @@ mod audit;
 mod batch_tokens;
 mod bed;
 mod ceremonies;
+mod clocks;
 mod direct_tokens;
 mod escalation;
 mod explain;

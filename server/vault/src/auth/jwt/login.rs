@@ -97,8 +97,9 @@ async fn verified(
         subject: Some(role.bound_subject.as_str()).filter(|subject| !subject.is_empty()),
         leeway: role.leeway(),
     };
-    expected.check(&claims, ctx.now).map_err(invalid)?;
-    check_age(role, &claims, ctx.now).map_err(invalid)?;
+    let now = ctx.open.civil();
+    expected.check(&claims, now).map_err(invalid)?;
+    check_age(role, &claims, now).map_err(invalid)?;
     Ok(claims)
 }
 

@@ -44,7 +44,7 @@ pub(super) async fn verify(
         subject: None,
         leeway: claims::LEEWAY,
     };
-    let (issued, expires) = expected.check(&claims, now)?;
+    let (issued, expires) = expected.check(&claims, open.civil())?;
     let identity = claims::identity(claims)?;
     if !role.admits_name(&identity.service_account) {
         return Err(Fail::Login("the role is not for this ServiceAccount"));
@@ -64,7 +64,7 @@ pub(super) async fn verify(
             return Err(Fail::Login("the role is not for this ServiceAccount's namespace"));
         }
     }
-    Ok(Verified { identity, issued, expires })
+    Ok(Verified { identity, issued: open.in_own_time(issued), expires: open.in_own_time(expires) })
 }
 
 async fn signed_by_the_cluster(

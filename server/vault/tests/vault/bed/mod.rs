@@ -8,7 +8,7 @@ pub mod issuer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,11 +32,17 @@ pub use database::SimDatabase;
 /// Monday, some time in 2026.
 const START: u64 = 1_795_000_000;
 
-pub struct ManualClock(AtomicU64);
+/// Time that goes on by hand, and a wall clock that can be set.
+pub struct ManualClock(AtomicU64, AtomicI64);
 
 impl ManualClock {
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Somebody sets the wall clock, in seconds.
+    pub fn step_wall(&self, by: i64) {
+        self.1.fetch_add(by * 1000, Ordering::SeqCst);
     }
 
     pub fn set_back(&self, by: Duration) {
@@ -47,6 +53,11 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+
+    fn wall(&self) -> Timestamp {
+        let apart = self.1.load(Ordering::SeqCst);
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst).saturating_add_signed(apart))
     }
 }
 
@@ -137,7 +148,7 @@ impl Bed {
 
     /// As [`Bed::new`], with other settings.
     pub async fn configured(config: VaultConfig) -> Self {
-        let clock = Arc::new(ManualClock(AtomicU64::new(START * 1000)));
+        let clock = Arc::new(ManualClock(AtomicU64::new(START * 1000), AtomicI64::new(0)));
         let database = Arc::new(SimDatabase::default());
         let store = MemoryStore::new();
         let audit = tempfile::tempdir().unwrap();
@@ -348,7 +359,7 @@ pub fn hours(n: u64) -> Duration {
 impl Bed {
     /// Not even initialised.
     pub fn blank() -> Self {
-        let clock = Arc::new(ManualClock(AtomicU64::new(START * 1000)));
+        let clock = Arc::new(ManualClock(AtomicU64::new(START * 1000), AtomicI64::new(0)));
         let database = Arc::new(SimDatabase::default());
         let store = MemoryStore::new();
         let audit = tempfile::tempdir().unwrap();
