@@ -11,6 +11,7 @@ pub mod password_policy;
 pub mod path;
 pub mod policy;
 pub mod rotation;
+pub mod schedule;
 pub mod secret;
 pub mod shamir;
 pub mod template;

@@ -31,7 +31,8 @@ impl Attempts {
         Self { failed: 0, next_try: now, why: None }
     }
 
-    fn fail(&mut self, now: Timestamp, why: &str) {
+    /// Another one failed at `now`: the next is later, and later each time.
+    pub fn fail(&mut self, now: Timestamp, why: &str) {
         let wait = FIRST_BACKOFF.saturating_mul(1 << self.failed.min(16)).min(MAX_BACKOFF);
         self.failed = self.failed.saturating_add(1);
         self.next_try = now.plus(wait);
@@ -180,6 +181,13 @@ impl<P> Rotation<P> {
             candidate.attempts.next_try = candidate.attempts.next_try.min(now);
         } else if let Some(retiring) = &mut self.retiring {
             retiring.attempts.next_try = retiring.attempts.next_try.min(now);
+        }
+    }
+
+    /// The candidate `version` is not at the target, and is not to be set there before `until`.
+    pub fn deferred(&mut self, version: u64, until: Timestamp) {
+        if let Some(candidate) = self.candidate.as_mut().filter(|candidate| candidate.version == version) {
+            candidate.attempts.next_try = until;
         }
     }
 

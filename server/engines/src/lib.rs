@@ -9,6 +9,7 @@ mod engine;
 mod error;
 mod input;
 pub mod kv;
+mod timing;
 mod view;
 
 pub use database::DatabaseEngine;

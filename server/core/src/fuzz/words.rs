@@ -3,6 +3,7 @@
 use coffer_fuzz::{Target, kind, text};
 
 use crate::path::{MAX_PATH_BYTES, MAX_PATH_SEGMENTS, VaultPath};
+use crate::schedule::Schedule;
 use crate::secret::SecretString;
 use crate::shamir::{self, Share, Threshold};
 use crate::template::{StatementValues, check_statement};
@@ -53,6 +54,26 @@ fn a_duration_is_bounded_and_reads_back() {
             }
             Err(why) => kind(&why),
         }
+    });
+}
+
+#[test]
+fn a_schedule_goes_forward_by_whole_minutes() {
+    let words =
+        ["*", "*/", "-", ",", "?", "L", "W", "#", "H", "JAN", "SUN", "7", "59", "2 30", "@daily", "TZ=UTC "];
+    Target::new("schedule").words(&words).run(|input| {
+        let given = text(input);
+        let schedule = match Schedule::parse(&given) {
+            Ok(schedule) => schedule,
+            Err(why) => return kind(&why),
+        };
+        let from = Timestamp::from_secs(1_795_521_600);
+        let next = schedule.next_after(from).unwrap();
+        assert!(next > from && next.as_millis() % 60_000 == 0);
+        assert!(schedule.next_after(next).is_none_or(|after| after > next));
+        let stored = serde_json::to_string(&schedule).unwrap();
+        assert_eq!(serde_json::from_str::<Schedule>(&stored).unwrap(), schedule);
+        format!("{}", given.split_ascii_whitespace().count())
     });
 }
 

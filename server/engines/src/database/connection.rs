@@ -2,12 +2,14 @@
 
 use coffer_barrier::RecordKind;
 use coffer_core::secret::SecretString;
+use coffer_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use std::time::Duration;
 
 use super::driver::{Endpoint, Plugin};
+use super::root::RootRotation;
 use super::tls;
 use super::url::Target;
 use crate::engine::EngineRequest;
@@ -23,6 +25,8 @@ const ROLES_MAX: usize = 1000;
 const SESSIONS_DEFAULT: u64 = 4;
 /// The most open sessions of one connection, whatever it asks for.
 const SESSIONS_MAX: u64 = 64;
+/// When a connection's own password is due, in order.
+const DUE: &str = "rotate-root-due";
 
 /// What Vault's plugin also knows and this engine does not.
 const IGNORED: [&str; 5] = [
@@ -75,6 +79,9 @@ pub(super) struct Connection {
     verify: bool,
     pub(super) form: PasswordForm,
     labels: Option<Labels>,
+    /// When the password rotates by itself.
+    #[serde(default)]
+    pub(super) root: RootRotation,
     /// Changes with every write, so that sessions opened under older settings are not used again.
     pub(super) generation: u64,
 }
@@ -143,6 +150,7 @@ impl Connection {
                 .unwrap_or_else(|| stored.as_ref().map_or_else(Vec::new, |old| old.allowed_roles.clone())),
             verify: verify.unwrap_or_else(|| stored.as_ref().is_none_or(|old| old.verify)),
             labels: labels.or_else(|| stored.as_ref().and_then(|old| old.labels.clone())),
+            root: stored.as_ref().map(|old| old.root.clone()).unwrap_or_default().merged(req)?,
             url,
             username,
             root_ca,
@@ -261,6 +269,7 @@ impl Connection {
             "connection_details": details,
         }));
         shown.extend(object(details));
+        self.root.show(&mut shown);
         shown
     }
 
@@ -340,16 +349,41 @@ pub(super) async fn store(
     name: &str,
     connection: &Connection,
 ) -> Result<(), EngineError> {
+    let was = load(&view.reading(), name).await?.and_then(|stored| stored.root.wake());
     view.link(&row(name)).await?;
     let plain = codec::encode(connection, "connection", RECORD_BYTES_MAX)?;
-    view.put_secret(RecordKind::Entry, &row(name), &plain).await
+    view.put_secret(RecordKind::Entry, &row(name), &plain).await?;
+    set_due(view, name, was, connection.root.wake()).await
+}
+
+async fn set_due(
+    view: &mut WriteView<'_>,
+    name: &str,
+    was: Option<Timestamp>,
+    is: Option<Timestamp>,
+) -> Result<(), EngineError> {
+    if let Some(was) = was.filter(|was| Some(*was) != is) {
+        view.delete_due(DUE, was, name).await?;
+    }
+    match is {
+        Some(is) => view.put_due(DUE, is, name).await,
+        None => Ok(()),
+    }
+}
+
+/// The names of connections whose own password is due by `now`.
+pub(super) async fn due(
+    view: &ReadView<'_>,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<String>, EngineError> {
+    view.due(DUE, now, limit).await
 }
 
 /// Whether there was one.
 pub(super) async fn delete(view: &mut WriteView<'_>, name: &str) -> Result<bool, EngineError> {
-    if view.reading().get(RecordKind::Entry, &row(name)).await?.is_none() {
-        return Ok(false);
-    }
+    let Some(stored) = load(&view.reading(), name).await? else { return Ok(false) };
+    set_due(view, name, stored.root.wake(), None).await?;
     view.delete(RecordKind::Entry, &row(name)).await?;
     view.unlink(&row(name)).await?;
     Ok(true)

@@ -17,3 +17,8 @@ pub(super) fn rotated(name: &str) -> Vec<Effect> {
     ));
     effects
 }
+
+/// The engine has a new password of its own.
+pub(super) fn root_rotated(name: &str) -> Vec<Effect> {
+    one("database/root-rotate", "root-rotate", format!("rotate-root/{name}"))
+}

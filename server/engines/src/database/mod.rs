@@ -17,6 +17,7 @@ mod pool;
 mod postgres;
 mod readers;
 mod role;
+mod root;
 mod rotate;
 mod route;
 mod static_role;
@@ -294,10 +295,8 @@ impl Engine for DatabaseEngine {
         match route(req.path) {
             Route::RotateRoot(name) => {
                 let _turn = self.turns.take(mount, req.path).await;
-                rotate::rotate(&self.sessions, barrier, mount, name).await?;
-                let effects =
-                    effects::one("database/root-rotate", "root-rotate", format!("rotate-root/{name}"));
-                Ok((EngineReply::Empty, effects))
+                rotate::rotate(&self.sessions, barrier, mount, name, req.now).await?;
+                Ok((EngineReply::Empty, effects::root_rotated(name)))
             }
             Route::RotateRole(name) => {
                 let _turn = self.turns.take(mount, name).await;
@@ -372,7 +371,11 @@ impl Engine for DatabaseEngine {
     }
 
     async fn due(&self, view: &ReadView<'_>, now: Timestamp, limit: usize) -> Result<Vec<Due>, EngineError> {
-        let mut due = Vec::new();
+        let mut due: Vec<Due> = connection::due(view, now, limit)
+            .await?
+            .into_iter()
+            .map(|name| Due { path: format!("rotate-root/{name}"), target: account::target(&name) })
+            .collect();
         for name in static_role::due(view, now, limit).await? {
             if let Some(role) = static_role::load(view, &name).await? {
                 let target = account::target(&role.connection);
@@ -389,8 +392,17 @@ impl Engine for DatabaseEngine {
         path: &str,
         now: Timestamp,
     ) -> Result<Vec<Effect>, EngineError> {
-        let Route::RotateRole(name) = route(path) else { return Err(EngineError::Unsupported) };
-        let _turn = self.turns.take(mount, name).await;
-        self.turning(barrier, mount, now).go_on(name).await
+        match route(path) {
+            Route::RotateRole(name) => {
+                let _turn = self.turns.take(mount, name).await;
+                self.turning(barrier, mount, now).go_on(name).await
+            }
+            Route::RotateRoot(name) => {
+                let _turn = self.turns.take(mount, path).await;
+                let done = rotate::if_due(&self.sessions, barrier, mount, name, now).await?;
+                Ok(if done { effects::root_rotated(name) } else { Vec::new() })
+            }
+            _ => Err(EngineError::Unsupported),
+        }
     }
 }

@@ -6,22 +6,76 @@
 
 use coffer_barrier::{Barrier, BarrierError, MountId};
 use coffer_core::secret::SecretString;
+use coffer_core::time::Timestamp;
 
 use super::account;
 use super::connection::{self, Connection};
 use super::driver::{DialError, bounded, fail};
 use super::passwords;
 use super::pool::Sessions;
+use super::root::RootRotation;
 use crate::{EngineError, ReadView, WriteView};
 
 /// How often a transaction is run again after a conflict.
 const ATTEMPTS_MAX: u32 = 8;
 
+/// Does it if its time has come, and says whether it did. What fails is due again later.
+pub(super) async fn if_due(
+    sessions: &Sessions,
+    barrier: &Barrier,
+    mount: MountId,
+    name: &str,
+    now: Timestamp,
+) -> Result<bool, EngineError> {
+    let connection = {
+        let reader = barrier.reader().await?;
+        load(&ReadView::new(mount, &reader), name).await?
+    };
+    if connection.root.wake().is_none_or(|wake| wake > now) {
+        return Ok(false);
+    }
+    if !connection.root.in_time(now) {
+        change_root(barrier, mount, name, |root| root.missed(now)).await?;
+        return Ok(false);
+    }
+    match rotate(sessions, barrier, mount, name, now).await {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            let why = error.to_string();
+            change_root(barrier, mount, name, |root| root.failed(now, &why)).await?;
+            Err(error)
+        }
+    }
+}
+
+async fn change_root(
+    barrier: &Barrier,
+    mount: MountId,
+    name: &str,
+    how: impl Fn(&mut RootRotation) + Send,
+) -> Result<(), EngineError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let mut writer = barrier.begin().await?;
+        let mut view = WriteView::new(mount, &mut writer);
+        let mut connection = load(&view.reading(), name).await?;
+        how(&mut connection.root);
+        connection::store(&mut view, name, &connection).await?;
+        match writer.commit().await {
+            Ok(_) => return Ok(()),
+            Err(BarrierError::Conflict | BarrierError::OutcomeUnknown) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(BarrierError::Conflict.into())
+}
+
+/// Replaces the password now.
 pub(super) async fn rotate(
     sessions: &Sessions,
     barrier: &Barrier,
     mount: MountId,
     name: &str,
+    now: Timestamp,
 ) -> Result<(), EngineError> {
     let connection = stored_with_pending(barrier, mount, name).await?;
     let target = account::target(name);
@@ -34,7 +88,7 @@ pub(super) async fn rotate(
         Err(DialError::Engine(error)) => return Err(error),
     }
     drop(sessions.dial(name, &connection, pending).await?);
-    settle(barrier, mount, name, pending).await?;
+    settle(barrier, mount, name, pending, now).await?;
     sessions.forget(mount, name);
     Ok(())
 }
@@ -71,6 +125,7 @@ async fn settle(
     mount: MountId,
     name: &str,
     proven: &SecretString,
+    now: Timestamp,
 ) -> Result<(), EngineError> {
     for _ in 0..ATTEMPTS_MAX {
         let mut writer = barrier.begin().await?;
@@ -84,6 +139,7 @@ async fn settle(
                 return Err(fail(&target, false, "the connection was changed during the rotation"));
             }
         }
+        connection.root.done(now);
         connection.generation = rand::random();
         connection::store(&mut view, name, &connection).await?;
         match writer.commit().await {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use coffer_barrier::RecordKind;
 use coffer_core::rotation::{Rotation, Step};
+use coffer_core::schedule::Timing;
 use coffer_core::secret::SecretString;
 use coffer_core::template::{StatementValues, check_statement};
 use coffer_core::time::Timestamp;
@@ -15,6 +16,7 @@ use super::passwords;
 use super::role::{STATEMENT_BYTES_MAX, checked, millis};
 use crate::engine::EngineRequest;
 use crate::input::{self, Labels, object};
+use crate::timing::{self, Asked};
 use crate::{EngineError, ReadView, WriteView, codec};
 
 const FORMAT: u8 = 1;
@@ -40,8 +42,11 @@ pub(super) struct StaticRole {
     pub(super) connection: String,
     /// One, or two that take turns.
     pub(super) usernames: Vec<String>,
-    /// In milliseconds.
+    /// In milliseconds; where `timing` says nothing.
     period: u64,
+    /// When it rotates.
+    #[serde(default)]
+    timing: Option<Timing>,
     pub(super) statements: Vec<String>,
     /// In milliseconds: how long the last of two accounts stays good.
     grace: u64,
@@ -61,11 +66,6 @@ impl StaticRole {
         if input::text(body, "credential_type")?.is_some_and(|kind| kind != "password") {
             return Err(EngineError::bad("credential_type: only password is supported"));
         }
-        for unknown in ["rotation_schedule", "rotation_window"] {
-            if input::field(body, unknown).is_some() {
-                return Err(EngineError::bad(format!("{unknown} is not supported: use rotation_period")));
-            }
-        }
         let usernames = usernames(body)?;
         let is_new = stored.is_none();
         let mut role = match stored {
@@ -80,6 +80,7 @@ impl StaticRole {
                     EngineError::bad("username is a required field to create a static account")
                 })?,
                 period: 0,
+                timing: None,
                 statements: Vec::new(),
                 grace: millis(GRACE_DEFAULT),
                 labels: None,
@@ -98,14 +99,15 @@ impl StaticRole {
             return Err(EngineError::bad("db_name is a required field"));
         }
         super::check_name(&role.connection)?;
-        if let Some(period) = input::duration(body, "rotation_period")? {
-            if period < PERIOD_MIN {
-                return Err(EngineError::bad("rotation_period must be 5 seconds or more"));
+        let stored_timing = (!is_new).then(|| role.timing());
+        match timing::asked(body, stored_timing.as_ref(), PERIOD_MIN, false)? {
+            Asked::Timing(timing) => role.retime(timing, req.now),
+            Asked::Nothing | Asked::None if is_new => {
+                return Err(EngineError::bad(
+                    "one of rotation_schedule or rotation_period must be provided to create a static account",
+                ));
             }
-            role.period = millis(period);
-            role.due = role.next_due();
-        } else if role.period == 0 {
-            return Err(EngineError::bad("rotation_period is required to create static accounts"));
+            Asked::Nothing | Asked::None => {}
         }
         if let Some(grace) = input::duration(body, "grace_period")? {
             if grace > GRACE_MAX || grace.is_zero() {
@@ -124,7 +126,7 @@ impl StaticRole {
             role.labels = Some(labels);
         }
         if is_new && input::boolean(body, "skip_import_rotation")? == Some(true) {
-            role.due = req.now.plus(role.period());
+            role.due = role.timing().next_after(req.now);
         }
         Ok(role)
     }
@@ -155,8 +157,20 @@ impl StaticRole {
         Ok(())
     }
 
-    pub(super) fn period(&self) -> Duration {
-        Duration::from_millis(self.period)
+    /// When it rotates.
+    pub(super) fn timing(&self) -> Timing {
+        self.timing.clone().unwrap_or(Timing::Every(Duration::from_millis(self.period)))
+    }
+
+    /// A schedule's next time is from now on, whenever the last rotation was; a period is from the last rotation.
+    fn retime(&mut self, timing: Timing, now: Timestamp) {
+        if self.rotation.version > 0 {
+            self.due = match &timing {
+                Timing::Every(_) => self.rotation.since.map_or(self.due, |since| timing.next_after(since)),
+                Timing::At { .. } => timing.next_after(now),
+            };
+        }
+        self.timing = Some(timing);
     }
 
     pub(super) fn grace(&self) -> Duration {
@@ -176,13 +190,23 @@ impl StaticRole {
         self.due
     }
 
-    fn next_due(&self) -> Timestamp {
-        self.rotation.since.map_or(self.due, |since| since.plus(self.period()))
+    /// Once a rotation is published, the next one is when its time comes again.
+    pub(super) fn settle_due(&mut self) {
+        self.due = self.rotation.since.map_or(self.due, |since| self.timing().next_after(since));
     }
 
-    /// Once a rotation is published, the next one is a period away.
-    pub(super) fn settle_due(&mut self) {
-        self.due = self.next_due();
+    /// Whether the rotation that is due may still be begun. A first password is never late.
+    pub(super) fn in_time(&self, now: Timestamp) -> bool {
+        self.rotation.version == 0 || self.timing().allows(self.due, now)
+    }
+
+    /// The window of what is due went by: it waits for the next one, and so does a candidate that the database has not
+    /// taken.
+    pub(super) fn missed(&mut self, now: Timestamp) {
+        self.due = self.timing().next_after(now);
+        if let Some(version) = self.rotation.candidate.as_ref().map(|candidate| candidate.version) {
+            self.rotation.deferred(version, self.due);
+        }
     }
 
     /// A rotation is wanted now, not when its time comes.
@@ -203,12 +227,12 @@ impl StaticRole {
         let mut shown = object(json!({
             "username": self.usernames.first(),
             "db_name": self.connection,
-            "rotation_period": self.period / 1000,
             "rotation_statements": self.statements,
             "credential_type": "password",
             "last_vault_rotation": self.rotation.since.map(Timestamp::to_rfc3339),
             "custom_metadata": self.labels,
         }));
+        timing::show(&self.timing(), &mut shown);
         if self.usernames.len() > 1 {
             shown.insert("usernames".to_owned(), json!(self.usernames));
             shown.insert("grace_period".to_owned(), json!(self.grace / 1000));
@@ -245,14 +269,15 @@ impl StaticRole {
             ));
         };
         let left = self.due.saturating_sub(now).as_secs();
-        Ok(object(json!({
+        let mut shown = object(json!({
             "username": self.username(rotation.account)?,
             "password": secret.0.expose(),
             "last_vault_rotation": since.to_rfc3339(),
-            "rotation_period": self.period / 1000,
             "ttl": left,
             "version": rotation.version,
-        })))
+        }));
+        timing::show(&self.timing(), &mut shown);
+        Ok(shown)
     }
 }
 

@@ -155,6 +155,7 @@ impl Turning<'_> {
             };
             match role.step(self.clock.now()) {
                 Step::Wait(_) => break,
+                Step::Intend if !role.in_time(self.clock.now()) => self.miss(name).await?,
                 Step::Intend => {
                     let password = self.invent(&role).await?;
                     self.intend(name, &password).await?;
@@ -188,7 +189,17 @@ impl Turning<'_> {
     async fn apply(&self, name: &str, role: &StaticRole) -> Result<Vec<Effect>, EngineError> {
         let Some(candidate) = &role.rotation.candidate else { return Ok(Vec::new()) };
         let version = candidate.version;
-        let done = self.set_and_prove(role).await;
+        let done = if role.in_time(self.clock.now()) {
+            self.set_and_prove(role).await
+        } else {
+            match self.has_taken(role).await {
+                Ok(false) => {
+                    self.miss(name).await?;
+                    return Ok(Vec::new());
+                }
+                taken => taken.map(drop),
+            }
+        };
         if let Err(error) = done {
             self.failed(name, version, &error).await?;
             return Err(error);
@@ -226,6 +237,33 @@ impl Turning<'_> {
             }
             Err(DialError::Engine(error)) => Err(error),
         }
+    }
+
+    /// Whether the database knows the candidate, asked when nothing may be changed there any more: then somebody may be
+    /// shut out already, and handing it out is the only way back.
+    async fn has_taken(&self, role: &StaticRole) -> Result<bool, EngineError> {
+        let Some(candidate) = &role.rotation.candidate else { return Ok(false) };
+        let connection = self.connection(role).await?;
+        let username = role.username(candidate.account)?;
+        let asked = self.sessions.lets_in(&role.connection, &connection, username, &candidate.secret.0).await;
+        match asked {
+            Ok(()) => Ok(true),
+            Err(DialError::Login(_)) => Ok(false),
+            Err(DialError::Engine(error)) => Err(error),
+        }
+    }
+
+    /// The window went by.
+    async fn miss(&self, name: &str) -> Result<(), EngineError> {
+        self.change(name, |role, now| {
+            // Unless somebody has asked for it in the meantime.
+            if !role.in_time(now) {
+                role.missed(now);
+            }
+            Ok(())
+        })
+        .await
+        .map(drop)
     }
 
     async fn retire(&self, name: &str, role: &StaticRole) -> Result<(), EngineError> {

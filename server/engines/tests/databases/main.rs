@@ -9,6 +9,7 @@ mod servers;
 mod support;
 
 mod beds;
+mod schedules;
 mod static_roles;
 
 use std::sync::Arc;
@@ -18,6 +19,9 @@ use coffer_barrier::store::Store;
 use coffer_core::secret::SecretBytes;
 use coffer_engines::{DatabaseEngine, EngineError, Issue};
 use coffer_storage::memory::MemoryStore;
+use schedules::{
+    a_static_role_rotates_by_its_schedule_and_never_outside_its_window, the_root_password_rotates_by_itself,
+};
 use serde_json::json;
 use static_roles::{
     no_password_is_lost_wherever_a_rotation_stops, one_account_rotates_on_request_and_by_itself,
@@ -241,4 +245,6 @@ suite!(
     two_accounts_take_turns_and_no_session_is_cut_before_its_time,
     no_password_is_lost_wherever_a_rotation_stops,
     readers_that_all_acknowledge_end_the_grace_and_others_do_not,
+    a_static_role_rotates_by_its_schedule_and_never_outside_its_window,
+    the_root_password_rotates_by_itself,
 );

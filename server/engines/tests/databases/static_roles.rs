@@ -18,7 +18,7 @@ const DAY: u64 = 24 * HOUR;
 /// More than any machine takes for a test: what a step takes counts as time that went by.
 const HOUR: u64 = 3600;
 
-async fn creds(db: &Bench<DatabaseEngine>, role: &str) -> (String, String, u64) {
+pub(crate) async fn creds(db: &Bench<DatabaseEngine>, role: &str) -> (String, String, u64) {
     let read = data(db.read(&format!("static-creds/{role}")).await.unwrap());
     let text = |name: &str| read[name].as_str().unwrap().to_owned();
     (text("username"), text("password"), read["version"].as_u64().unwrap())
@@ -28,7 +28,7 @@ fn later(db: &mut Bench<DatabaseEngine>, secs: u64) {
     db.now = db.now.plus(Duration::from_secs(secs));
 }
 
-fn rotations(effects: &[Effect]) -> usize {
+pub(crate) fn rotations(effects: &[Effect]) -> usize {
     effects.iter().filter(|effect| effect.event_type == "database/static-creds-rotate").count()
 }
 
@@ -81,11 +81,11 @@ pub(crate) async fn what_cannot_work_is_refused<B: Bed>() {
     assert!(!db.exists("static-roles/s").await, "a role that never worked is not kept");
     for (field, value, why) in [
         ("username", Value::Null, "username is a required field"),
-        ("rotation_period", Value::Null, "rotation_period is required"),
+        ("rotation_period", Value::Null, "one of rotation_schedule or rotation_period"),
         ("rotation_period", json!("1s"), "5 seconds or more"),
         ("db_name", json!("none"), "failed to find entry for connection"),
         ("usernames", json!(["a", "a"]), "not both"),
-        ("rotation_schedule", json!("* * * * *"), "not supported"),
+        ("rotation_schedule", json!("* * * * *"), "mutually exclusive"),
         ("rotation_statements", json!(["ALTER {{nobody}}"]), "unknown placeholder"),
     ] {
         let mut body = good.clone();
