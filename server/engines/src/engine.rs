@@ -162,6 +162,9 @@ pub struct Reader {
     pub accessor: String,
     /// What his login said of him.
     pub metadata: BTreeMap<String, String>,
+    /// The pod that he is, if he is one: where it logged in, and its UID.
+    #[serde(default)]
+    pub pod: Option<String>,
 }
 
 /// Work that is due.
@@ -287,6 +290,17 @@ pub trait Engine: Send + Sync {
         _now: Timestamp,
     ) -> Result<(), EngineError> {
         Err(EngineError::Unsupported)
+    }
+
+    /// A pod was revoked: nothing waits any more for what read in its name. Takes care of some of it; true once nothing
+    /// is left.
+    async fn pod_gone(
+        &self,
+        _view: &mut WriteView<'_>,
+        _pod: &str,
+        _now: Timestamp,
+    ) -> Result<bool, EngineError> {
+        Ok(true)
     }
 
     /// What is known of a credential's rotation, and whom it waits for. None if there is no such credential.

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use coffer_barrier::{MountId, Read};
 use coffer_core::path::VaultPath;
 use coffer_core::policy::Capability;
+use coffer_core::token::TokenHash;
 use coffer_engines::{EngineReply, EngineRequest, Op, ReadView, Reader, WriteView};
 use serde_json::Value;
 
-use crate::codec::transact;
+use crate::codec::{self, transact};
 use crate::error::{Fail, bad};
 use crate::mounts::{Class, Mount};
 use crate::open::Open;
@@ -18,6 +20,7 @@ use crate::outcome::Outcome;
 use crate::permit::Permitted;
 use crate::pipeline::{Ctx, only};
 use crate::request::Operation;
+use crate::rows;
 use crate::token::TokenEntry;
 
 /// How often a read is begun again because the version changed under it.
@@ -37,11 +40,12 @@ pub(crate) async fn noted(
     };
     let declared = request.query.get("consumer").is_some_and(|value| value == "1" || value == "true");
     let reader = if declared { Some(known(permitted.caller()?)) } else { None };
+    let holder = reader.as_ref().map(|_| permitted.caller().map(|caller| caller.hash)).transpose()?;
     let mut reply = first;
     for _ in 0..ATTEMPTS_MAX {
         let EngineReply::Data(data) = &reply else { return Ok(reply) };
         let Some(version) = data.get("version").and_then(Value::as_u64) else { return Ok(reply) };
-        if note(&ctx.open, mount, name, version, reader.as_ref()).await? {
+        if note(&ctx.open, mount, name, version, reader.as_ref(), holder.as_ref()).await? {
             return Ok(reply);
         }
         let snapshot = ctx.open.barrier.reader().await?;
@@ -56,6 +60,7 @@ async fn note(
     name: &str,
     version: u64,
     reader: Option<&Reader>,
+    holder: Option<&TokenHash>,
 ) -> Result<bool, Fail> {
     let engine = open.engine(mount)?;
     {
@@ -65,6 +70,15 @@ async fn note(
         }
     }
     transact!(open.barrier, |w| {
+        if let Some(hash) = holder {
+            // Whoever is revoked at this moment is either seen here, or sees what is written here.
+            let row = rows::token(hash);
+            let alive = codec::get::<TokenEntry>(&*w as &dyn Read, &row).await?;
+            if alive.is_some_and(|entry| entry.revoked.is_some()) {
+                return Err(Fail::Denied);
+            }
+            w.guard(&row)?;
+        }
         engine.note(&mut WriteView::new(mount.id, w), name, version, reader).await?
     })
 }
@@ -74,7 +88,33 @@ fn known(holder: &TokenEntry) -> Reader {
         id: holder.hash.to_hex(),
         accessor: holder.accessor.as_str().to_owned(),
         metadata: holder.metadata.clone(),
+        pod: holder.mount.zip(holder.pod.as_deref()).map(|(mount, uid)| pod(mount, uid)),
     }
+}
+
+/// How engines know a pod.
+fn pod(mount: MountId, uid: &str) -> String {
+    format!("{}/{uid}", mount.to_hex())
+}
+
+/// A pod was revoked, and its tokens are dead: no rotation waits for it any more.
+pub(crate) async fn pod_gone(open: &Open, auth_mount: MountId, uid: &str) -> Result<(), Fail> {
+    let pod = pod(auth_mount, uid);
+    for mount in open.mounts.all(Class::Secret) {
+        let Ok(engine) = open.engine(&mount) else { continue };
+        if mount.check_ready().is_err() {
+            continue;
+        }
+        loop {
+            let done: Result<bool, Fail> = transact!(open.barrier, |w| {
+                engine.pod_gone(&mut WriteView::new(mount.id, w), &pod, open.now()).await?
+            });
+            if done? {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `sys/rotations/ack`, and `sys/rotations/<path>` for what is known of a rotation.

@@ -366,6 +366,15 @@ impl Engine for DatabaseEngine {
         readers::acknowledge(view, name, version, id, now).await
     }
 
+    async fn pod_gone(
+        &self,
+        view: &mut WriteView<'_>,
+        pod: &str,
+        now: Timestamp,
+    ) -> Result<bool, EngineError> {
+        readers::pod_gone(view, pod, now).await
+    }
+
     async fn rotation(&self, view: &ReadView<'_>, name: &str) -> Result<Option<Value>, EngineError> {
         readers::status(view, name).await
     }

@@ -17,11 +17,23 @@ const READERS_MAX: usize = 10_000;
 /// Of how many readers that are still to acknowledge it is watched that none does so unseen.
 const WATCHED_MAX: usize = 16;
 const BATCH: usize = 500;
+/// Of how many versions that a pod has read one transaction takes care.
+const POD_BATCH: usize = 50;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Row {
     reader: Reader,
+    /// He has the next version, or is no more.
     acknowledged: bool,
+}
+
+/// What a pod has read, so that its end is found by its name.
+fn of_pod(pod: &str) -> String {
+    format!("readers-of-pod/{pod}")
+}
+
+fn read_by(name: &str, version: u64, id: &str) -> String {
+    format!("{version}/{id}/{name}")
 }
 
 fn dir(name: &str, version: u64) -> String {
@@ -64,7 +76,58 @@ pub(super) async fn note(
     let row = reader.map(|reader| Row { reader: reader.clone(), acknowledged: false });
     view.link(&path).await?;
     view.put_record(RecordKind::Entry, &path, &row).await?;
+    if let Some(Reader { id, pod: Some(pod), .. }) = reader {
+        view.put_due(&of_pod(pod), Timestamp::ZERO, &read_by(name, version, id)).await?;
+    }
     Ok(true)
+}
+
+/// The pod is no more: nothing waits for it, whether or not it acknowledged. Some of it in one transaction; true once
+/// nothing is left.
+pub(super) async fn pod_gone(
+    view: &mut WriteView<'_>,
+    pod: &str,
+    now: Timestamp,
+) -> Result<bool, EngineError> {
+    let family = of_pod(pod);
+    let read = view.reading().due(&family, Timestamp::MAX, POD_BATCH).await?;
+    for read in &read {
+        view.delete_due(&family, Timestamp::ZERO, read).await?;
+        let parts: Vec<&str> = read.splitn(3, '/').collect();
+        let [version, id, name] = parts.as_slice() else {
+            return Err(EngineError::Corrupt("what a pod has read"));
+        };
+        let version = version.parse().map_err(|_| EngineError::Corrupt("what a pod has read"))?;
+        let own = place(name, version, Some(id));
+        let row: Option<Row> =
+            view.reading().record(RecordKind::Entry, &own, "reader of a credential").await?;
+        let Some(mut row) = row else { continue };
+        row.acknowledged = true;
+        view.put_record(RecordKind::Entry, &own, &row).await?;
+        // Also where the rotation has not begun: whoever begins it sees this row.
+        static_role::guard(view, name)?;
+        if let Some(mut role) = static_role::load(&view.reading(), name).await?
+            && role.rotation.retiring.as_ref().is_some_and(|last| last.version == version)
+        {
+            release_if_all(view, name, &mut role, version, now).await?;
+        }
+    }
+    Ok(read.is_empty())
+}
+
+/// A version has just begun to retire: its time is over at once if everybody who ever read it is known and gone.
+pub(super) async fn release_if_gone(
+    view: &mut WriteView<'_>,
+    name: &str,
+    now: Timestamp,
+) -> Result<(), EngineError> {
+    let Some(mut role) = static_role::load(&view.reading(), name).await? else { return Ok(()) };
+    let Some(last) = role.rotation.retiring.as_ref().map(|last| last.version) else { return Ok(()) };
+    if view.reading().list(&dir(name, last), None, 1).await?.is_empty() {
+        // Nobody was seen, which is no proof that there is nobody.
+        return Ok(());
+    }
+    release_if_all(view, name, &mut role, last, now).await
 }
 
 /// The reader says that he has `version`. If that was the last one of those who had the one before, its time is over.
@@ -173,6 +236,11 @@ pub(super) async fn forget_some(
     let ids = view.reading().list(&dir(name, version), None, BATCH).await?;
     for id in &ids {
         let path = place(name, version, Some(id));
+        let row: Option<Option<Row>> =
+            view.reading().record(RecordKind::Entry, &path, "reader of a credential").await?;
+        if let Some(Row { reader: Reader { id, pod: Some(pod), .. }, .. }) = row.flatten() {
+            view.delete_due(&of_pod(&pod), Timestamp::ZERO, &read_by(name, version, &id)).await?;
+        }
         view.delete(RecordKind::Entry, &path).await?;
         view.unlink(&path).await?;
     }

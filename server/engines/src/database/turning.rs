@@ -211,6 +211,9 @@ impl Turning<'_> {
             Ok(())
         })
         .await?;
+        if published {
+            self.release(name).await?;
+        }
         Ok(if published { effects::rotated(name) } else { Vec::new() })
     }
 
@@ -236,6 +239,18 @@ impl Turning<'_> {
                 Err(fail(&target, true, format!("the new password of the account does not log in: {error}")))
             }
             Err(DialError::Engine(error)) => Err(error),
+        }
+    }
+
+    /// If those who read the last version are all gone, nobody needs its grace.
+    async fn release(&self, name: &str) -> Result<(), EngineError> {
+        let mut writer = self.barrier.begin().await?;
+        let mut view = WriteView::new(self.mount, &mut writer);
+        readers::release_if_gone(&mut view, name, self.clock.now()).await?;
+        match writer.commit().await {
+            // Whoever was in between says so himself; if he does not, the grace has its time.
+            Ok(_) | Err(BarrierError::Conflict | BarrierError::OutcomeUnknown) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 

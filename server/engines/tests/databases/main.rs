@@ -24,7 +24,8 @@ use schedules::{
 };
 use serde_json::json;
 use static_roles::{
-    no_password_is_lost_wherever_a_rotation_stops, one_account_rotates_on_request_and_by_itself,
+    a_revoked_pod_is_not_waited_for, no_password_is_lost_wherever_a_rotation_stops,
+    one_account_rotates_on_request_and_by_itself,
     readers_that_all_acknowledge_end_the_grace_and_others_do_not,
     two_accounts_take_turns_and_no_session_is_cut_before_its_time, what_cannot_work_is_refused,
 };
@@ -245,6 +246,7 @@ suite!(
     two_accounts_take_turns_and_no_session_is_cut_before_its_time,
     no_password_is_lost_wherever_a_rotation_stops,
     readers_that_all_acknowledge_end_the_grace_and_others_do_not,
+    a_revoked_pod_is_not_waited_for,
     a_static_role_rotates_by_its_schedule_and_never_outside_its_window,
     the_root_password_rotates_by_itself,
 );

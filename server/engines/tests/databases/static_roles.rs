@@ -197,6 +197,57 @@ pub(crate) async fn readers_that_all_acknowledge_end_the_grace_and_others_do_not
     assert_eq!(db.rotation("s").await["undeclared_readers"], true);
 }
 
+pub(crate) async fn a_revoked_pod_is_not_waited_for<B: Bed>() {
+    let bed = B::start().await;
+    let db = bench(&bed).await;
+    bed.order(&B::account("app-a", "Before-1")).await;
+    bed.order(&B::account("app-b", "Before-1")).await;
+    let role = json!({
+        "db_name": "db", "usernames": ["app-a", "app-b"], "rotation_period": "24h", "grace_period": "3m",
+    });
+    db.post("static-roles/s", role).await.unwrap();
+    let (user, first, _) = creds(&db, "s").await;
+    // Two logins of one pod, and somebody else.
+    assert!(db.note_in("s", 1, Some("one"), Some("mount/pod-1")).await);
+    assert!(db.note_in("s", 1, Some("again"), Some("mount/pod-1")).await);
+    assert!(db.note_in("s", 1, Some("two"), Some("mount/pod-2")).await);
+    db.post("rotate-role/s", json!({})).await.unwrap();
+    db.pod_gone("mount/pod-9").await;
+    db.pod_gone("mount/pod-1").await;
+    assert_eq!(db.rotation("s").await["pending"].as_array().unwrap().len(), 1);
+    db.work().await.unwrap();
+    bed.connect(&user, &first).await.unwrap();
+    db.acknowledge("s", 2, "two").await.unwrap();
+    db.work().await.unwrap();
+    assert!(bed.connect(&user, &first).await.is_err(), "nobody is left who needs it");
+
+    // The last one that was waited for.
+    let (user, second, _) = creds(&db, "s").await;
+    assert!(db.note_in("s", 2, Some("two"), Some("mount/pod-2")).await);
+    db.post("rotate-role/s", json!({})).await.unwrap();
+    db.work().await.unwrap();
+    bed.connect(&user, &second).await.unwrap();
+    db.pod_gone("mount/pod-2").await;
+    db.work().await.unwrap();
+    assert!(bed.connect(&user, &second).await.is_err());
+
+    // It was gone before the rotation began.
+    let (user, third, _) = creds(&db, "s").await;
+    assert!(db.note_in("s", 3, Some("three"), Some("mount/pod-3")).await);
+    db.pod_gone("mount/pod-3").await;
+    db.post("rotate-role/s", json!({})).await.unwrap();
+    db.work().await.unwrap();
+    assert!(bed.connect(&user, &third).await.is_err());
+
+    // Somebody unknown has read it too: he keeps it.
+    let (user, fourth, _) = creds(&db, "s").await;
+    assert!(db.note_in("s", 4, Some("four"), Some("mount/pod-4")).await && db.note("s", 4, None).await);
+    db.post("rotate-role/s", json!({})).await.unwrap();
+    db.pod_gone("mount/pod-4").await;
+    db.work().await.unwrap();
+    bed.connect(&user, &fourth).await.unwrap();
+}
+
 /// The store fails at each of a rotation's steps in turn, and the worker dies with it.
 pub(crate) async fn no_password_is_lost_wherever_a_rotation_stops<B: Bed>() {
     let mut bed = B::start().await;

@@ -142,10 +142,22 @@ impl<E: Engine> Bench<E> {
 
     /// As the vault does when somebody has read a version; without an id, somebody who does not say who he is.
     pub(crate) async fn note(&self, name: &str, version: u64, id: Option<&str>) -> bool {
+        self.note_in(name, version, id, None).await
+    }
+
+    /// The same, for a pod.
+    pub(crate) async fn note_in(
+        &self,
+        name: &str,
+        version: u64,
+        id: Option<&str>,
+        pod: Option<&str>,
+    ) -> bool {
         let reader = id.map(|id| Reader {
             id: id.to_owned(),
             accessor: format!("accessor-of-{id}"),
             metadata: BTreeMap::new(),
+            pod: pod.map(str::to_owned),
         });
         let snapshot = self.barrier.reader().await.unwrap();
         let view = ReadView::new(self.mount, &snapshot);
@@ -165,6 +177,19 @@ impl<E: Engine> Bench<E> {
         self.engine.acknowledge(&mut view, name, version, id, self.now).await?;
         writer.commit().await?;
         Ok(())
+    }
+
+    /// As the vault does when a pod was revoked.
+    pub(crate) async fn pod_gone(&self, pod: &str) {
+        loop {
+            let mut writer = self.barrier.begin().await.unwrap();
+            let mut view = WriteView::new(self.mount, &mut writer);
+            let done = self.engine.pod_gone(&mut view, pod, self.now).await.unwrap();
+            writer.commit().await.unwrap();
+            if done {
+                return;
+            }
+        }
     }
 
     pub(crate) async fn rotation(&self, name: &str) -> Value {

@@ -87,3 +87,27 @@ async fn readers_are_written_down_before_they_are_given_anything_and_acknowledge
     assert_eq!(known.body["data"]["version"], 1);
     bed.root(Operation::Read, "sys/rotations/database/static-creds/none", json!({})).await.expect(404);
 }
+
+#[tokio::test]
+async fn no_rotation_waits_for_a_pod_that_was_revoked() {
+    let bed = Bed::with_pods().await;
+    let policy = "path \"database/static-creds/two\" { capabilities = [\"read\"] }";
+    bed.root(Operation::Update, "sys/policies/acl/k8s/prod/shop/dsec/orders", json!({ "policy": policy }))
+        .await
+        .expect(204);
+    let token = bed.login("pod-1").await;
+    bed.get("database/static-creds/two?consumer=1", &token).await.expect(200);
+    let reader = bed.database.readers.lock().unwrap()[0].1.clone().unwrap();
+    assert!(bed.database.pods_gone.lock().unwrap().is_empty());
+    let revoke = json!({ "uid": "pod-1" });
+    bed.root(Operation::Update, "auth/kubernetes/prod/revoke-pod", revoke.clone()).await.expect(204);
+    assert_eq!(*bed.database.pods_gone.lock().unwrap(), [reader.pod.clone().unwrap()]);
+    // Whoever got no answer says it again.
+    bed.root(Operation::Update, "auth/kubernetes/prod/revoke-pod", revoke).await.expect(204);
+    assert_eq!(bed.database.pods_gone.lock().unwrap().len(), 2);
+    // A token of nobody's pod has none.
+    let made = json!({ "policies": ["k8s/prod/shop/dsec/orders"] });
+    let other = bed.root(Operation::Update, "auth/token/create", made).await.expect(200);
+    bed.get("database/static-creds/two?consumer=1", &other.text("/auth/client_token")).await.expect(200);
+    assert_eq!(bed.database.readers.lock().unwrap()[1].1.as_ref().unwrap().pod, None);
+}

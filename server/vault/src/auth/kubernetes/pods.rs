@@ -15,6 +15,7 @@ use crate::events::Draft;
 use crate::mounts::{Mount, revoke_issued};
 use crate::outcome::Outcome;
 use crate::pipeline::Ctx;
+use crate::rotation;
 use crate::rows;
 use crate::token::IssuedToken;
 
@@ -74,6 +75,7 @@ pub(super) async fn revoke(ctx: &mut Ctx, mount: &Arc<Mount>) -> Result<Outcome,
     let marked: Result<(), Fail> = transact!(open.barrier, |w| bury_in(w, mount.id, uid, ctx.now).await?);
     marked?;
     revoke_issued(open, mount.id, Some(uid)).await?;
+    rotation::pod_gone(open, mount.id, uid).await?;
     let mount_path = mount.full_path();
     Ok(Outcome::empty().publishing(Draft {
         event_type: "auth/revoke-pod",

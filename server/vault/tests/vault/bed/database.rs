@@ -40,6 +40,8 @@ pub struct SimDatabase {
     /// Who was written down as a reader of `static-creds/`, and who acknowledged.
     pub readers: Mutex<Vec<(u64, Option<Reader>)>>,
     pub acknowledged: Mutex<Vec<(u64, String)>>,
+    /// Pods that were said to be gone, as they are known to readers.
+    pub pods_gone: Mutex<Vec<String>>,
 }
 
 impl SimDatabase {
@@ -174,6 +176,16 @@ impl Engine for SimDatabase {
     ) -> Result<(), EngineError> {
         self.acknowledged.lock().unwrap().push((version, id.to_owned()));
         Ok(())
+    }
+
+    async fn pod_gone(
+        &self,
+        _view: &mut WriteView<'_>,
+        pod: &str,
+        _now: Timestamp,
+    ) -> Result<bool, EngineError> {
+        self.pods_gone.lock().unwrap().push(pod.to_owned());
+        Ok(true)
     }
 
     async fn rotation(&self, _view: &ReadView<'_>, name: &str) -> Result<Option<Value>, EngineError> {
