@@ -1,9 +1,10 @@
 //! The audit log: many requests, one pen.
 //!
 //! A record counts as written when the kernel has it (durability `process`) or the disk has it (`disk`). Whoever
-//! comes with a record and finds the pen free takes it and writes what is waiting, his own first; whoever finds it taken
-//! leaves the record in the queue and waits for its answer. So a lone request pays for one `write(2)` and no
-//! hand-over, and under load a single `write(2)` carries all records that came during the one before.
+//! comes with a record and finds the pen free has it kept for him, lets the requests that are ready go first, and then
+//! writes what is waiting, his own first; whoever comes meanwhile leaves the record in the queue and waits for its
+//! answer. So a lone request pays for one `write(2)` and no hand-over, and under load a single `write(2)` carries the
+//! records of all requests that were ready.
 //!
 //! One thread stands by for what would hold up the others: syncing, and writing while the disk is slow.
 
@@ -87,6 +88,8 @@ struct Queue {
 enum Place {
     /// On the table.
     Free(Box<Pen>),
+    /// On the table, for a request that is about to take it.
+    Kept(Box<Pen>),
     /// Left for the thread.
     Handed(Box<Pen>),
     /// In somebody's hand, who looks into the queue before he puts it down.
@@ -159,8 +162,9 @@ impl AuditLog {
             return Err(NotWritten::Limit("an audit record does not fit into a line"));
         }
         let (done, mut answer) = oneshot::channel();
-        if let Some(pen) = self.shared.enqueue(Entry { draft: Draft { record, completes }, done })? {
-            self.shared.write_out(pen, ROUNDS);
+        if let Some(turn) = self.shared.enqueue(Entry { draft: Draft { record, completes }, done })? {
+            tokio::task::yield_now().await;
+            turn.write();
         }
         // Whoever held the pen has his answer already.
         if let Ok(result) = answer.try_recv() {
@@ -275,8 +279,8 @@ impl Shared {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a record into the queue. Gives the pen if the caller is to write.
-    fn enqueue(&self, entry: Entry) -> Result<Option<Box<Pen>>, NotWritten> {
+    /// Puts a record into the queue. Keeps the pen for the caller if he is to write.
+    fn enqueue(&self, entry: Entry) -> Result<Option<Turn<'_>>, NotWritten> {
         let mut queue = self.queue();
         let bytes = queue.bytes + entry.draft.record.len();
         if bytes > QUEUE_BYTES_MAX {
@@ -286,12 +290,30 @@ impl Shared {
         queue.bytes = bytes;
         queue.pending.push(entry);
         match mem::replace(&mut queue.pen, Place::Taken) {
-            Place::Free(pen) if self.writes_inline(&mut queue) => Ok(Some(pen)),
+            Place::Free(pen) if self.writes_inline(&mut queue) => {
+                queue.pen = Place::Kept(pen);
+                Ok(Some(Turn { log: self, over: false }))
+            }
             Place::Free(pen) | Place::Handed(pen) => {
                 self.hand(&mut queue, pen);
                 Ok(None)
             }
-            Place::Taken => Ok(None),
+            theirs @ (Place::Kept(_) | Place::Taken) => {
+                queue.pen = theirs;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The pen that was kept for the caller.
+    fn kept(&self) -> Option<Box<Pen>> {
+        let mut queue = self.queue();
+        match mem::replace(&mut queue.pen, Place::Taken) {
+            Place::Kept(pen) => Some(pen),
+            other => {
+                queue.pen = other;
+                None
+            }
         }
     }
 
@@ -447,6 +469,32 @@ impl Shared {
                 Some(Duration::ZERO) => return Duty::Flush,
                 Some(left) => self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
             };
+        }
+    }
+}
+
+/// A request's turn to write, for which the pen is kept. Of one that is given up the thread takes care.
+struct Turn<'a> {
+    log: &'a Shared,
+    over: bool,
+}
+
+impl Turn<'_> {
+    fn write(mut self) {
+        self.over = true;
+        if let Some(pen) = self.log.kept() {
+            self.log.write_out(pen, ROUNDS);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        if let Some(pen) = self.log.kept() {
+            self.log.hand(&mut self.log.queue(), pen);
         }
     }
 }

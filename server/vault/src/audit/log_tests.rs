@@ -83,7 +83,7 @@ impl Bed {
     fn hold(&self) -> Box<Pen> {
         match mem::replace(&mut self.log.shared.queue().pen, Place::Taken) {
             Place::Free(pen) => pen,
-            Place::Handed(_) | Place::Taken => panic!("the pen is not free"),
+            Place::Handed(_) | Place::Kept(_) | Place::Taken => panic!("the pen is not free"),
         }
     }
 }
@@ -158,6 +158,31 @@ async fn what_came_while_the_pen_was_taken_goes_out_in_one_write() {
     }
     bed.assert_holds(&["a", "b", "c"]);
     assert_eq!(bed.disk.set(|disk| disk.appended), 1);
+}
+
+#[tokio::test]
+async fn what_is_ready_at_the_same_time_goes_out_in_one_write() {
+    let bed = bed();
+    let (a, b, c) = (record("a"), record("b"), record("c"));
+    let writes = tokio::join!(bed.log.write(&a), bed.log.write(&b), bed.log.write(&c));
+    assert!(writes.0.is_ok() && writes.1.is_ok() && writes.2.is_ok());
+    bed.assert_holds(&["a", "b", "c"]);
+    assert_eq!(bed.disk.set(|disk| disk.appended), 1);
+}
+
+#[tokio::test]
+async fn a_turn_that_is_given_up_is_the_threads() {
+    let bed = bed();
+    let (a, b) = (record("a"), record("b"));
+    let mut first = Box::pin(bed.log.write(&a));
+    begun(&mut first).await;
+    let mut second = Box::pin(bed.log.write(&b));
+    begun(&mut second).await;
+    drop(first);
+    second.await.unwrap();
+    bed.assert_holds(&["a", "b"]);
+    bed.log.write(&record("c")).await.unwrap();
+    bed.assert_holds(&["a", "b", "c"]);
 }
 
 #[tokio::test]
