@@ -39,6 +39,13 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
+    /// What is left without another's counts, which are among these.
+    pub(crate) fn without(&self, other: &Self) -> Self {
+        let counts =
+            self.counts.iter().zip(&other.counts).map(|(all, part)| all.saturating_sub(*part)).collect();
+        Self { counts, total: self.total.saturating_sub(other.total), max: self.max }
+    }
+
     /// How many there are.
     pub(crate) const fn count(&self) -> u64 {
         self.total
@@ -84,6 +91,18 @@ mod tests {
             let edge = upper(index(nanos));
             assert!(edge >= nanos && edge as f64 <= nanos as f64 * 1.016 + 1.0, "{nanos}: {edge}");
         }
+    }
+
+    #[test]
+    fn a_part_is_taken_out_again() {
+        let (mut all, mut part) = (Histogram::new(), Histogram::new());
+        (1..=100u64).for_each(|micros| all.record(Duration::from_micros(micros)));
+        for micros in 51..=100 {
+            part.record(Duration::from_micros(micros));
+        }
+        let rest = all.without(&part);
+        assert_eq!(rest.count(), 50);
+        assert!((rest.quantile_us(1.0) - 50.0).abs() < 1.0);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Target {
 /// What was seen.
 pub(crate) struct Measured {
     pub(crate) latencies: Histogram,
+    /// Of these, the writes of a mix.
+    pub(crate) writes: Histogram,
     pub(crate) errors: u64,
     /// The first status that was no success.
     pub(crate) first_error: Option<u16>,
@@ -48,6 +50,7 @@ impl Measured {
 /// What one thread saw.
 pub(crate) struct Seen {
     pub(crate) latencies: Histogram,
+    pub(crate) writes: Histogram,
     pub(crate) errors: u64,
     pub(crate) first_error: Option<u16>,
     pub(crate) unanswered: u64,
@@ -55,7 +58,13 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn new() -> Self {
-        Self { latencies: Histogram::new(), errors: 0, first_error: None, unanswered: 0 }
+        Self {
+            latencies: Histogram::new(),
+            writes: Histogram::new(),
+            errors: 0,
+            first_error: None,
+            unanswered: 0,
+        }
     }
 
     pub(crate) fn count(&mut self, status: u16, latency: Duration) {
@@ -69,6 +78,7 @@ impl Seen {
 
     pub(crate) fn merge(&mut self, other: &Self) {
         self.latencies.merge(&other.latencies);
+        self.writes.merge(&other.writes);
         self.errors += other.errors;
         self.first_error = self.first_error.or(other.first_error);
         self.unanswered += other.unanswered;
@@ -113,6 +123,7 @@ where
         Ok(Measured {
             server_cpu_us: cpu.as_secs_f64() * 1e6 / answered as f64,
             latencies: seen.latencies,
+            writes: seen.writes,
             errors: seen.errors,
             first_error: seen.first_error,
             unanswered: seen.unanswered,

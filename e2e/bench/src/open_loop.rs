@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::connection::Connection;
 use crate::load::{Measured, Seen, Span, Target, connect, local, on_threads};
 use crate::process::Process;
-use crate::requests::{Maker, Rng, Turn};
+use crate::requests::{self, Maker, Rng, Turn};
 
 /// After the end, how long late answers are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -143,7 +143,11 @@ async fn answer(
         let status = connection.send(&request).await?;
         let now = Instant::now();
         if due >= from {
-            seen.borrow_mut().count(status, now - due);
+            let mut seen = seen.borrow_mut();
+            seen.count(status, now - due);
+            if requests::is_write(&request) && (200..300).contains(&status) {
+                seen.writes.record(now - due);
+            }
         }
         if now >= give_up {
             return Ok(());

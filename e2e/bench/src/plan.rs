@@ -142,6 +142,23 @@ impl One<'_> {
         self.planned(name, rate, service, &requests::mix(&service.tokens, secrets))
     }
 
+    /// The two parts of a mix: a write waits for the disk, and with one in twenty being one, the p99 of all is theirs.
+    fn parts(&mut self, name: &str, measured: &Measured) {
+        for (part, of) in
+            [("reads", measured.latencies.without(&measured.writes)), ("writes", measured.writes.clone())]
+        {
+            let at = |share: f64| Some(of.quantile_us(share));
+            self.add(Row {
+                name: format!("{name}-{part}"),
+                p50_us: at(0.5),
+                p99_us: at(0.99),
+                p999_us: at(0.999),
+                others: measured.others,
+                ..Row::default()
+            });
+        }
+    }
+
     /// Reads at a rate that leaves every server idle most of the time: what one reader waits.
     fn paced(&mut self, name: &str, service: &Service, secrets: u64) -> Result<()> {
         let rate = self.settings.mix_rate / 10;
@@ -154,6 +171,9 @@ impl One<'_> {
             let target = load::Target { threads: 1, ..service.target.clone() };
             let measured = open_loop::planned(&target, self.span(), rate, maker, &service.process)?;
             self.latencies(name, &measured);
+            if measured.writes.count() > 0 {
+                self.parts(name, &measured);
+            }
         }
         Ok(())
     }

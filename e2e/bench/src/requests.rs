@@ -68,6 +68,11 @@ pub(crate) fn mix(tokens: &Arc<Vec<String>>, secrets: u64) -> Maker {
     )
 }
 
+/// Whether a request of the mix is one of its writes.
+pub(crate) fn is_write(request: &[u8]) -> bool {
+    request.starts_with(b"POST ")
+}
+
 /// AppRole logins with one role and one secret id of unlimited uses.
 pub(crate) fn logins(role_id: &str, secret_id: &str) -> Maker {
     let body = format!(r#"{{"role_id":"{role_id}","secret_id":"{secret_id}"}}"#);
@@ -146,7 +151,7 @@ mod tests {
         let posts = (0..100).filter(|number| {
             let mut bytes = Vec::new();
             maker(Turn { connection: 0, number: *number }, &mut rng, &mut bytes);
-            bytes.starts_with(b"POST")
+            is_write(&bytes)
         });
         assert_eq!(posts.count(), 5);
     }
