@@ -9,7 +9,7 @@ use coffer_crds::generate;
 use serde_json::Value;
 
 fn chart_directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/coffer/templates/crds")
+    coffer_fuzz::workspace().join("charts/coffer/templates/crds")
 }
 
 /// Run with `COFFER_REGENERATE=1` (or `coffer-operator crds --chart charts/coffer/templates/crds`) to write them anew.

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-/// The checkout this crate was built from.
+/// The checkout that is tested. Cargo says it at run time: checkouts share what is built, so it need not be the one
+/// this was built in.
 pub fn repo() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_owned()
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = PathBuf::from(here);
+    here.parent().map(Path::to_owned).unwrap_or(here)
 }
 
 /// Where everything built or downloaded is kept: `COFFER_CACHE`, or `~/.cache/coffer`.

@@ -23,7 +23,7 @@ fn settings() -> Settings {
 }
 
 fn cases() -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let dir = coffer_fuzz::workspace().join("injector/webhook/tests/golden");
     let mut paths: Vec<PathBuf> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())

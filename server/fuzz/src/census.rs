@@ -25,7 +25,7 @@ const MARKS: [&str; 11] = [
 const SEEDS_MIN: usize = 3;
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    crate::workspace().canonicalize().unwrap()
 }
 
 /// The Rust files below a folder.
@@ -80,7 +80,7 @@ fn test_modules(sources: &[(String, String)]) -> BTreeSet<String> {
 
 /// The rows: a file, then its targets, or a dash and the reason why it has none.
 fn rows() -> BTreeMap<String, String> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("census")).unwrap();
+    let text = fs::read_to_string(crate::room().join("census")).unwrap();
     let mut rows = BTreeMap::new();
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (file, rest) = line.split_once(": ").unwrap_or_else(|| panic!("not a row: {line}"));
@@ -124,14 +124,14 @@ fn every_target_has_a_corpus_and_runs_somewhere() {
     let listed: BTreeSet<&str> = rows.values().flat_map(|row| targets(row)).collect();
     let sources = all_sources();
     for target in &listed {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+        let folder = crate::room().join("corpus").join(target);
         let seeds = fs::read_dir(&folder).map(Iterator::count).unwrap_or(0);
         assert!(seeds >= SEEDS_MIN, "{target} has {seeds} seeds in {}", folder.display());
         let runs = format!("Target::new(\"{target}\")");
         let sites = sources.iter().filter(|(_, text)| text.contains(&runs)).count();
         assert_eq!(sites, 1, "{runs} stands in {sites} files");
     }
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")).unwrap() {
+    for entry in fs::read_dir(crate::room().join("corpus")).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
         assert!(
             name == "self" || listed.contains(name.as_str()),

@@ -33,6 +33,22 @@ const SHORTENINGS_MAX: usize = 2_000;
 /// An input over which a parser sits this long hangs, on however slow a machine.
 const HANG: Duration = Duration::from_secs(60);
 
+/// The checkout whose tests run. Cargo says it when they run: checkouts share what is built, so it need not be the one
+/// that this was built in.
+///
+/// # Panics
+/// When this does not run below Cargo, in a workspace.
+pub fn workspace() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("Cargo names the package whose tests run");
+    let root = Path::new(&package).ancestors().find(|dir| dir.join("Cargo.lock").is_file());
+    root.expect("a package is in a workspace").to_owned()
+}
+
+/// Where the corpora and the census are.
+fn room() -> PathBuf {
+    workspace().join("server/fuzz")
+}
+
 /// One parser under test.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
@@ -64,7 +80,7 @@ impl<'a> Target<'a> {
     /// # Panics
     /// When the folder is missing or empty.
     pub fn corpus(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(self.name);
+        let folder = room().join("corpus").join(self.name);
         let listed = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let mut files: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
         assert!(!files.is_empty(), "{} is empty", folder.display());

@@ -7,7 +7,7 @@ use crate::common::Server;
 
 /// The `sh` blocks of a page, one after the other.
 fn commands(page: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides").join(page);
+    let path = coffer_fuzz::workspace().join("docs/guides").join(page);
     let text = std::fs::read_to_string(path).unwrap();
     let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let script: String = blocks.collect();

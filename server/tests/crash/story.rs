@@ -102,7 +102,7 @@ pub(crate) fn ships_unarmed() {
 
 /// Only tests call what arms the steps.
 pub(crate) fn nothing_arms() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = coffer_fuzz::workspace().join("server");
     let mut dirs = vec![root.join("src")];
     for entry in std::fs::read_dir(root).unwrap() {
         dirs.extend(Some(entry.unwrap().path().join("src")).filter(|dir| dir.is_dir()));

@@ -16,7 +16,7 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use story::{Story, Told};
 use table::{Endpoints, Intended, Pending, Row};
@@ -28,7 +28,7 @@ const AT_ONCE: usize = 4;
 
 /// The stories to tell, by name; the environment can choose one.
 fn stories() -> Vec<(String, Story)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peer/stories");
+    let dir = coffer_fuzz::workspace().join("server/tests/peer/stories");
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -171,7 +171,7 @@ fn the_reference_page_is_made_of_the_tables() {
     let intended: Vec<Intended> = table::load("differences.yaml");
     let pending: Pending = table::load("pending.yaml");
     let page = table::page(&table::load("endpoints.yaml"), &intended, &pending);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/api.md");
+    let path = coffer_fuzz::workspace().join("docs/reference/api.md");
     if std::env::var_os("COFFER_BLESS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &page).unwrap();

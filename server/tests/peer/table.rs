@@ -2,7 +2,6 @@
 //! `docs/reference/api.md` are made of them.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use serde::Deserialize;
 
@@ -137,7 +136,7 @@ pub(crate) fn matches(row: &str, method: &str, path: &str) -> bool {
 
 /// Reads a table.
 pub(crate) fn load<T: serde::de::DeserializeOwned>(name: &str) -> T {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peer").join(name);
+    let path = coffer_fuzz::workspace().join("server/tests/peer").join(name);
     serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 

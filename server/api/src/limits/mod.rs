@@ -20,7 +20,7 @@ type Ask = (&'static str, String, Vec<u8>);
 
 /// The rows of the page: what, the first number in the limit, and whether it is shown.
 fn rows() -> BTreeMap<String, (String, bool)> {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/limits.md");
+    let page = coffer_fuzz::workspace().join("docs/reference/limits.md");
     let page = std::fs::read_to_string(page).unwrap();
     let cells =
         |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
