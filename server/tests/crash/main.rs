@@ -18,12 +18,16 @@ mod forged;
 mod load;
 mod once;
 mod order;
+mod rotation;
+#[path = "../../engines/tests/support/servers/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of the database engine")]
+mod servers;
 mod story;
 mod vault;
 
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 12] = [
+const TESTS: [(&str, fn()); 14] = [
     ("a_server_killed_at_any_step_of_a_write_keeps_its_word", story::kills),
     ("a_token_whose_end_was_cut_off_is_dead_with_its_line_or_alive_with_it", ceremonies::token_line),
     ("a_mount_whose_end_was_cut_off_is_there_whole_or_goes", ceremonies::unmount),
@@ -33,6 +37,11 @@ const TESTS: [(&str, fn()); 12] = [
     ("an_initialisation_that_was_cut_off_is_there_or_not", ceremonies::initialise),
     ("a_secret_id_for_one_login_grants_one_token_whenever_the_server_dies", once::secret_id),
     ("a_wrapped_reply_is_given_out_once_whenever_the_server_dies", once::wrapped),
+    ("no_query_fails_while_passwords_rotate_and_the_server_dies", rotation::no_failed_query),
+    (
+        "a_reader_that_does_not_acknowledge_keeps_his_login_to_the_end_of_the_grace",
+        rotation::grace_to_its_end,
+    ),
     ("what_is_lost_or_forged_is_noticed", forged::noticed),
     ("the_binary_that_ships_cannot_be_told_to_die", story::ships_unarmed),
     ("nothing_that_ships_arms_a_step_and_every_step_is_somewhere", story::nothing_arms),
