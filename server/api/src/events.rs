@@ -46,7 +46,7 @@ pub(crate) async fn subscribe(
     let held = parts.extensions.get::<Held>().cloned();
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await.ok();
     let after = head.query.get("after").cloned();
-    let request = request(api, id, head, admitted, Map::new());
+    let request = request(api, id, head, admitted, (Map::new(), None));
     let events = match api.vault.subscribe(request, pattern, after).await {
         Ok(events) => Events { events, api: api.clone() },
         Err(refused) => return Ok(answer::audited(refused)),

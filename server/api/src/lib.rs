@@ -21,6 +21,8 @@ mod fuzz_bodies;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod number_tests;
+#[cfg(test)]
 mod tests;
 
 pub use forwarded::TrustedProxies;

@@ -14,7 +14,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method};
 use http_body_util::{BodyExt, Limited};
-use serde_json::{Map, Value};
+use serde_json::Map;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -34,8 +34,8 @@ async fn route(api: &Api, id: &str, parts: &mut Parts, body: Body) -> Result<Res
         ("GET", "sys/leader") => StatusRequest::Leader,
         ("GET", "sys/ca") => StatusRequest::Ca,
         ("GET", "sys/init") => StatusRequest::InitStatus,
-        ("PUT" | "POST", "sys/init") => status::init(&read(api, &parts.headers, body).await?),
-        ("PUT" | "POST", "sys/unseal") => status::unseal(read(api, &parts.headers, body).await?),
+        ("PUT" | "POST", "sys/init") => status::init(&read(api, &parts.headers, body).await?.0),
+        ("PUT" | "POST", "sys/unseal") => status::unseal(read(api, &parts.headers, body).await?.0),
         (_, "sys/health" | "sys/seal-status" | "sys/leader" | "sys/ca" | "sys/init" | "sys/unseal") => {
             return Err(Unfit::Method);
         }
@@ -109,7 +109,7 @@ async fn logical(
     let body = if head.operation.writes() && parts.method != http::Method::DELETE {
         read(api, &parts.headers, body).await?
     } else {
-        Map::new()
+        (Map::new(), None)
     };
     Ok(answer::audited(api.vault.handle(request(api, id, head, admitted, body)).await))
 }
@@ -120,7 +120,7 @@ pub(crate) fn request(
     id: &str,
     head: Head,
     admitted: Admitted,
-    body: Map<String, Value>,
+    (body, exact): json::Read,
 ) -> Request {
     Request {
         id: id.to_owned(),
@@ -128,6 +128,7 @@ pub(crate) fn request(
         path: head.path,
         token: head.token,
         body,
+        exact,
         query: head.query,
         wrap_ttl: head.wrap_ttl,
         over_limit: admitted.over_limit,
@@ -137,7 +138,7 @@ pub(crate) fn request(
 }
 
 /// Reads a body within its limits of size and time. Its bytes are scrubbed when they have been parsed.
-async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Unfit> {
+async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<json::Read, Unfit> {
     let max = api.limits.body_bytes_max;
     let mut body = Limited::new(body, max);
     // Starts large enough for most: growing leaves copies behind.
@@ -163,8 +164,11 @@ async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Map<String, 
     };
     let limit = api.limits.body_time;
     timeout(limit, reading).await.map_err(|_| Unfit::Slow(limit.as_secs()))??;
-    let parsed =
-        if parse::is_form(headers, &bytes) { parse::form(&bytes) } else { Ok(json::object(&bytes)?) };
+    let parsed = if parse::is_form(headers, &bytes) {
+        parse::form(&bytes).map(|fields| (fields, None))
+    } else {
+        Ok(json::object(&bytes)?)
+    };
     drop(room);
     parsed
 }

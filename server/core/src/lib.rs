@@ -4,6 +4,7 @@
 //! `now` and `rng` in. That is what lets every rule in this room be tested as a table.
 
 pub mod audit;
+pub mod exact;
 pub mod failpoint;
 pub mod hcl;
 pub mod lease;

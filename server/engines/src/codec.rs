@@ -3,6 +3,7 @@
 
 use std::io;
 
+use coffer_core::exact::Exact;
 use coffer_core::secret::SecretBytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,16 +30,34 @@ pub(crate) fn encode<T: Serialize>(
     what: &str,
     bytes_max: usize,
 ) -> Result<SecretBytes, EngineError> {
+    written(what, bytes_max, |to| Ok(serde_json::to_writer(to, record)?))
+}
+
+/// As [`encode`], for JSON whose numbers stay as they are.
+pub(crate) fn encode_exact(value: &Exact, what: &str, bytes_max: usize) -> Result<SecretBytes, EngineError> {
+    written(what, bytes_max, |mut to| value.write(&mut to))
+}
+
+fn written(
+    what: &str,
+    bytes_max: usize,
+    write: impl Fn(&mut dyn io::Write) -> io::Result<()>,
+) -> Result<SecretBytes, EngineError> {
     let unwritable = |_| EngineError::bad(format!("{what} cannot be written as JSON"));
     let mut counter = Counter(0);
-    serde_json::to_writer(&mut counter, record).map_err(unwritable)?;
+    write(&mut counter).map_err(unwritable)?;
     let bytes = counter.0;
     if bytes > bytes_max {
         return Err(EngineError::TooLarge(format!("{what} has {bytes} bytes, the limit is {bytes_max}")));
     }
     let mut buffer = Vec::with_capacity(bytes);
-    serde_json::to_writer(&mut buffer, record).map_err(unwritable)?;
+    write(&mut buffer).map_err(unwritable)?;
     Ok(SecretBytes::new(buffer))
+}
+
+/// JSON that one of the two wrote, with its numbers as they are; `what` names it should it not decode.
+pub(crate) fn decode_exact(bytes: &SecretBytes, what: &'static str) -> Result<Exact, EngineError> {
+    Exact::parse(bytes.expose()).ok_or(EngineError::Corrupt(what))
 }
 
 /// The record that [`encode`] wrote; `what` names it should it not decode.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use coffer_barrier::{Barrier, MountId};
+use coffer_core::exact::Exact;
 use coffer_core::secret::SecretBytes;
 use coffer_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,8 @@ pub struct EngineRequest<'a> {
     pub path: &'a str,
     /// The JSON body.
     pub body: &'a Map<String, Value>,
+    /// The body with its numbers as they were written; only if `body` has one that is not so.
+    pub exact: Option<&'a Exact>,
     /// Query parameters.
     pub query: &'a BTreeMap<String, String>,
     /// The time of the request.
@@ -87,8 +90,8 @@ pub enum EngineReply {
     Encoded(Encoded),
     /// `200` with data that its writer gave a life: in seconds, or the mount's default.
     Lasting {
-        /// The data.
-        data: Map<String, Value>,
+        /// The data: one JSON object.
+        json: SecretBytes,
         /// The `lease_duration` of the reply.
         seconds: Option<u64>,
     },

@@ -72,6 +72,7 @@ async fn a_scan_shows_only_what_the_caller_may_know_of() {
         op: Op::Scan,
         path: "metadata/l",
         body: &body,
+        exact: None,
         query: &query,
         now: kv.now,
         display_name: "test-app",

@@ -30,10 +30,10 @@ async fn a_value_is_replaced_as_a_whole_and_goes_with_its_name() {
     assert!(matches!(reply, EngineReply::Empty));
     assert_eq!((effects[0].event_type, effects[0].path.as_str()), ("kv-v1/write", "a/b"));
     kv.post("a/b", json!({ "user": "y" })).await.unwrap();
-    let EngineReply::Lasting { data: read, seconds } = kv.read("a/b").await.unwrap() else {
+    let EngineReply::Lasting { json: read, seconds } = kv.read("a/b").await.unwrap() else {
         panic!("no data")
     };
-    assert_eq!((Value::Object(read), seconds), (json!({ "user": "y" }), None));
+    assert_eq!((read.expose(), seconds), (&br#"{"user":"y"}"#[..], None));
     assert!(kv.exists("a/b").await);
     assert_eq!(kv.delete("a/b").await.unwrap().1[0].event_type, "kv-v1/delete");
     assert!(kv.delete("a/b").await.unwrap().1.is_empty());

@@ -3,6 +3,7 @@
 //! Never sees a ciphertext.
 
 use coffer_barrier::{BarrierError, Read, RowKey, Writer};
+use coffer_core::exact::Exact;
 use coffer_core::secret::SecretBytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +13,7 @@ use crate::error::Fail;
 
 /// The present format of every record this room writes.
 const FORMAT: u8 = 1;
+const UNKNOWN: Fail = Fail::Internal("a stored record has a format this version does not know");
 
 /// How often a transaction that met another is run again before its caller is told to come back later.
 const ATTEMPTS_MAX: u32 = 24;
@@ -23,11 +25,32 @@ pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Zeroizing<Vec<u8>>, Fai
     Ok(bytes)
 }
 
+/// As [`encode`], for JSON whose numbers stay as they are.
+pub(crate) fn encode_exact(value: &Exact) -> Result<Zeroizing<Vec<u8>>, Fail> {
+    let mut bytes = Zeroizing::new(vec![FORMAT]);
+    value.write(&mut *bytes).map_err(|_| Fail::Internal("a body could not be encoded"))?;
+    Ok(bytes)
+}
+
+/// JSON whose numbers stay as they are, without a record around it.
+pub(crate) fn exact(value: &Exact) -> Result<SecretBytes, Fail> {
+    let record = encode_exact(value)?;
+    Ok(SecretBytes::copy_of(&record[1..]))
+}
+
+/// The JSON of a record, as it was written.
+pub(crate) fn json(bytes: &SecretBytes) -> Result<SecretBytes, Fail> {
+    match bytes.expose().split_first() {
+        Some((&FORMAT, json)) => Ok(SecretBytes::copy_of(json)),
+        _ => Err(UNKNOWN),
+    }
+}
+
 /// Decodes a record; refuses formats of other versions.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &SecretBytes) -> Result<T, Fail> {
     match bytes.expose().split_first() {
         Some((&FORMAT, json)) => Ok(serde_json::from_slice(json)?),
-        _ => Err(Fail::Internal("a stored record has a format this version does not know")),
+        _ => Err(UNKNOWN),
     }
 }
 

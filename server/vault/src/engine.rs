@@ -53,10 +53,10 @@ pub(crate) async fn handle(
     }
     let outcome = match reply {
         EngineReply::Issue(issue) => lease::issue(ctx, permitted, mount, issue).await?,
-        EngineReply::Lasting { data, seconds } => {
+        EngineReply::Lasting { json, seconds } => {
             let default = || ctx.open.life(Some(mount), Duration::ZERO, Duration::ZERO).0.as_secs();
             let seconds = Some(seconds.unwrap_or_else(default));
-            Outcome::from_engine(EngineReply::Lasting { data, seconds })
+            Outcome::from_engine(EngineReply::Lasting { json, seconds })
                 .ok_or(Fail::Internal("an engine's answer was not understood"))?
         }
         other => {
@@ -116,7 +116,7 @@ fn engine_request<'a>(
     display_name: &'a str,
     sees: &'a Sees<'a>,
 ) -> EngineRequest<'a> {
-    let Request { operation, body, query, .. } = &ctx.request;
+    let Request { operation, body, exact, query, .. } = &ctx.request;
     let op = match operation {
         Operation::Read => Op::Read,
         Operation::List => Op::List,
@@ -125,7 +125,7 @@ fn engine_request<'a>(
         Operation::Patch => Op::Patch,
         Operation::Delete => Op::Delete,
     };
-    EngineRequest { op, path: rest, body, query, now: ctx.now, display_name, sees }
+    EngineRequest { op, path: rest, body, exact: exact.as_ref(), query, now: ctx.now, display_name, sees }
 }
 
 async fn write(open: &Open, mount: &Arc<Mount>, request: &EngineRequest<'_>) -> Result<Outcome, Fail> {

@@ -1,6 +1,7 @@
 //! What a handler gives back, and how it becomes a reply in Vault's shapes.
 
 use coffer_core::policy::PolicyName;
+use coffer_core::secret::SecretBytes;
 use coffer_core::token::{Token, TokenHash};
 use std::sync::Arc;
 
@@ -49,12 +50,16 @@ pub(crate) enum Body {
     Encoded(Arc<Encoded>),
     /// An envelope whose data stands at the top level too, as old clients want it.
     Doubled(Map<String, Value>),
+    /// The same, with a life that its writer gave it.
+    Lasting { json: SecretBytes, seconds: u64 },
     /// An envelope with a lease.
     Leased { data: Value, lease_id: String, seconds: u64, renewable: bool },
     /// An envelope with a token.
     Auth(Value),
     /// Already complete.
     Raw(Value),
+    /// Already complete, and JSON already.
+    Whole(Zeroizing<Vec<u8>>),
     /// An envelope with nothing but the token of a reply that was put away.
     Wrapped(Value),
     /// Text of its own content type.
@@ -89,6 +94,16 @@ impl Outcome {
     /// `200` with data that is JSON already.
     pub(crate) fn encoded(data: Arc<Encoded>) -> Self {
         Self::of(200, Body::Encoded(data))
+    }
+
+    /// `200` with an object that is JSON already.
+    pub(crate) fn json(json: SecretBytes) -> Self {
+        Self::encoded(Arc::new(Encoded { json, until: None }))
+    }
+
+    /// `200` with a body that is complete, and JSON already.
+    pub(crate) fn whole(json: Zeroizing<Vec<u8>>) -> Self {
+        Self::of(200, Body::Whole(json))
     }
 
     /// `200` with data in both places.
@@ -151,7 +166,12 @@ impl Outcome {
     pub(crate) const fn can_be_wrapped(&self) -> bool {
         let enveloped = matches!(
             self.body,
-            Body::Data(_) | Body::Encoded(_) | Body::Doubled(_) | Body::Leased { .. } | Body::Auth(_)
+            Body::Data(_)
+                | Body::Encoded(_)
+                | Body::Doubled(_)
+                | Body::Lasting { .. }
+                | Body::Leased { .. }
+                | Body::Auth(_)
         );
         enveloped && self.status < 300
     }
@@ -208,14 +228,8 @@ impl Outcome {
         Some(match reply {
             EngineReply::Data(data) => Self::data(Value::Object(data)),
             EngineReply::Encoded(data) => Self::encoded(Arc::new(data)),
-            EngineReply::Lasting { data, seconds } => {
-                let body = Body::Leased {
-                    data: Value::Object(data),
-                    lease_id: String::new(),
-                    seconds: seconds?,
-                    renewable: false,
-                };
-                Self::of(200, body)
+            EngineReply::Lasting { json, seconds } => {
+                Self::of(200, Body::Lasting { json, seconds: seconds? })
             }
             EngineReply::Empty => Self::empty(),
             EngineReply::Missing => Self::of(404, Body::Empty),
@@ -260,8 +274,15 @@ impl Outcome {
             }
             Body::Data(data) => Reply::json(status, envelope.with("", 0, false, data, Value::Null)),
             Body::Encoded(data) => {
-                let body = EncodedJson::new(envelope.around(data.json.expose()));
+                let body = EncodedJson::new(envelope.around(0, data.json.expose()));
                 Reply { status, body: ReplyBody::Encoded(body), index: None }
+            }
+            Body::Lasting { json, seconds } => {
+                let body = EncodedJson::new(envelope.around(seconds, json.expose()));
+                Reply { status, body: ReplyBody::Encoded(body), index: None }
+            }
+            Body::Whole(json) => {
+                Reply { status, body: ReplyBody::Encoded(EncodedJson::new(json)), index: None }
             }
             Body::Doubled(data) => {
                 let mut whole = envelope.with("", 0, false, Value::Object(data.clone()), Value::Null);
@@ -300,13 +321,16 @@ impl Envelope<'_> {
     }
 
     /// The whole body around data that is JSON already.
-    fn around(&self, data: &[u8]) -> Zeroizing<Vec<u8>> {
+    fn around(&self, seconds: u64, data: &[u8]) -> Zeroizing<Vec<u8>> {
         let id = json!(self.request_id).to_string();
         let warnings = if self.warnings.is_empty() { Value::Null } else { json!(self.warnings) }.to_string();
+        let seconds = seconds.to_string();
         let parts = [
             br#"{"request_id":"#,
             id.as_bytes(),
-            br#","lease_id":"","renewable":false,"lease_duration":0,"data":"#,
+            br#","lease_id":"","renewable":false,"lease_duration":"#,
+            seconds.as_bytes(),
+            br#","data":"#,
             data,
             br#","wrap_info":null,"warnings":"#,
             warnings.as_bytes(),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use coffer_core::exact::Exact;
 use coffer_core::time::Timestamp;
 use coffer_core::token::Token;
 use serde_json::{Map, Value};
@@ -68,6 +69,8 @@ pub struct Request {
     pub token: Option<Token>,
     /// The JSON body; empty if there was none.
     pub body: Map<String, Value>,
+    /// The body with its numbers as they were written; only if `body` has one that is not so.
+    pub exact: Option<Exact>,
     /// Query parameters.
     pub query: BTreeMap<String, String>,
     /// Put the reply away and answer with a token for it, which lives this long. Never zero.

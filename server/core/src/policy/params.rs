@@ -111,7 +111,10 @@ fn listed(values: &[Value], value: &Value) -> bool {
     values.is_empty()
         || values.iter().any(|listed| match (listed, value) {
             (Value::String(pattern), Value::String(text)) => glob(pattern, text),
-            (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+            // A fraction is compared as such; of whole numbers a neighbour is another number, however large.
+            (Value::Number(a), Value::Number(b)) => {
+                a == b || ((a.is_f64() || b.is_f64()) && a.as_f64() == b.as_f64())
+            }
             (a, b) => a == b,
         })
 }

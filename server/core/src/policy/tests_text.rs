@@ -130,6 +130,8 @@ fn golden_parameters() {
         ("allowed_parameters = { a = [\"*x\"] }", r#"{"a": "axb"}"#, false),
         ("allowed_parameters = { a = [\"*\"] }", r#"{"a": "q"}"#, false),
         ("allowed_parameters = { a = [1, true] }", r#"{"a": 1.0}"#, true),
+        ("allowed_parameters = { a = [9007199254740993] }", r#"{"a": 9007199254740993}"#, true),
+        ("allowed_parameters = { a = [9007199254740993] }", r#"{"a": 9007199254740992}"#, false),
         ("allowed_parameters = { a = [1, true] }", r#"{"a": "1"}"#, false),
         ("allowed_parameters = { a = [\"x\"] \"*\" = [] }", r#"{"a": "x", "b": 1}"#, true),
         ("allowed_parameters = { a = [\"x\"] \"*\" = [] }", r#"{"a": "y", "b": 1}"#, false),

@@ -95,6 +95,7 @@ fn a_role_that_is_taken_can_make_accounts_and_stays_small() {
             op: Op::Write,
             path: "roles/x",
             body: &body,
+            exact: None,
             query: &query,
             now: coffer_core::time::Timestamp::from_secs(1_800_000_000),
             display_name: "fuzz",

@@ -1,8 +1,8 @@
 //! `data/` and `subkeys/`: reading, writing and patching a secret. Never lists, never looks at another secret.
 
 use std::collections::BTreeMap;
-use std::ops::{Deref, DerefMut};
 
+use coffer_core::exact::Exact;
 use coffer_core::secret::SecretBytes;
 use coffer_core::time::Timestamp;
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 
 use super::fields::{Fields, int, query_int};
 use super::record::{self, Meta};
-use super::{PAYLOAD_BYTES_MAX, Written, effect};
+use super::{PAYLOAD, PAYLOAD_BYTES_MAX, Written, effect};
 use crate::codec;
 use crate::engine::{Encoded, EngineReply, EngineRequest};
 use crate::{EngineError, ReadView, WriteView};
@@ -81,35 +81,12 @@ fn hide(value: &mut Value, depth: u64) {
 }
 
 /// Wipes the texts of a value that is about to be dropped.
-fn scrub(value: &mut Value) {
+pub(super) fn scrub(value: &mut Value) {
     match value {
         Value::String(text) => text.zeroize(),
         Value::Array(items) => items.iter_mut().for_each(scrub),
         Value::Object(map) => map.values_mut().for_each(scrub),
         _ => {}
-    }
-}
-
-/// A secret's data on its way into an encryption; wiped when it is dropped, also on the way of an error.
-struct Passing(Map<String, Value>);
-
-impl Deref for Passing {
-    type Target = Map<String, Value>;
-
-    fn deref(&self) -> &Map<String, Value> {
-        &self.0
-    }
-}
-
-impl DerefMut for Passing {
-    fn deref_mut(&mut self) -> &mut Map<String, Value> {
-        &mut self.0
-    }
-}
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        self.0.values_mut().for_each(scrub);
     }
 }
 
@@ -177,7 +154,11 @@ async fn load_bytes(view: &ReadView<'_>, path: &str, number: u64) -> Result<Secr
 
 pub(super) async fn write(view: &mut WriteView<'_>, req: &EngineRequest<'_>, path: &str) -> Written {
     let fields = Fields::after_lookup(req.body);
-    let payload = encode(given_data(&fields)?)?;
+    let given = given_data(&fields)?;
+    let payload = match req.exact.and_then(|body| body.get("data")).filter(|_| given.is_some()) {
+        Some(exact) => codec::encode_exact(exact, PAYLOAD, PAYLOAD_BYTES_MAX)?,
+        None => codec::encode(&given, PAYLOAD, PAYLOAD_BYTES_MAX)?,
+    };
     let cas = cas(&fields)?;
     let stored = record::load(&view.reading(), path).await?;
     let new = stored.is_none();
@@ -203,41 +184,55 @@ pub(super) async fn patch(view: &mut WriteView<'_>, req: &EngineRequest<'_>, pat
         let metadata = meta.version_json(meta.current, version);
         return Ok((EngineReply::NotFoundWith(metadata), Vec::new()));
     }
-    let mut data = Passing(load_data(&view.reading(), path, meta.current).await?.unwrap_or_default());
+    // With the numbers as they are, in what was there as in the change.
+    let stored = load_bytes(&view.reading(), path, meta.current).await?;
+    let mut data = match codec::decode_exact(&stored, "kv version")? {
+        Exact::Object(members) => members,
+        _ => BTreeMap::new(),
+    };
     if let Some(change) = change {
-        merge(&mut data, change, DEPTH_MAX)?;
+        let read;
+        let change = match req.exact.and_then(|body| body.get("data")) {
+            Some(exact) => exact,
+            None => {
+                read = Exact::from(change);
+                &read
+            }
+        };
+        if let Exact::Object(change) = change {
+            merge(&mut data, change, DEPTH_MAX)?;
+        }
     }
-    let payload = encode(Some(&data))?;
+    let payload = codec::encode_exact(&Exact::Object(data), PAYLOAD, PAYLOAD_BYTES_MAX)?;
     let reply = add(view, req, path, meta, false, &payload).await?;
     Ok((reply, effect("kv-v2/data-patch", "data-patch", "data", path)))
 }
 
 fn merge(
-    target: &mut Map<String, Value>,
-    change: &Map<String, Value>,
+    target: &mut BTreeMap<String, Exact>,
+    change: &BTreeMap<String, Exact>,
     depth: u64,
 ) -> Result<(), EngineError> {
     if depth == 0 {
         return Err(EngineError::bad(format!("patch is nested deeper than {DEPTH_MAX}")));
     }
     for (key, value) in change {
-        let before = match value {
-            Value::Null => target.remove(key),
-            Value::Object(inner) => {
-                let slot = target.entry(key.clone()).or_insert(Value::Null);
-                if !slot.is_object() {
-                    scrub(slot);
-                    *slot = Value::Object(Map::new());
+        match value {
+            Exact::Null => {
+                target.remove(key);
+            }
+            Exact::Object(inner) => {
+                let slot = target.entry(key.clone()).or_insert(Exact::Null);
+                if !matches!(slot, Exact::Object(_)) {
+                    *slot = Exact::Object(BTreeMap::new());
                 }
-                if let Value::Object(existing) = slot {
+                if let Exact::Object(existing) = slot {
                     merge(existing, inner, depth - 1)?;
                 }
-                None
             }
-            other => target.insert(key.clone(), other.clone()),
-        };
-        if let Some(mut before) = before {
-            scrub(&mut before);
+            other => {
+                target.insert(key.clone(), other.clone());
+            }
         }
     }
     Ok(())
@@ -298,8 +293,4 @@ async fn add(
     record::store(view, path, &meta, new).await?;
     let version = meta.versions.get(&number).ok_or(EngineError::Corrupt("kv metadata"))?;
     Ok(EngineReply::Data(meta.version_json(number, version)))
-}
-
-fn encode(data: Option<&Map<String, Value>>) -> Result<SecretBytes, EngineError> {
-    codec::encode(&data, "secret payload", PAYLOAD_BYTES_MAX)
 }

@@ -23,6 +23,8 @@ use crate::{EngineError, ReadView, WriteView};
 
 /// The most bytes of one version's data, as JSON.
 pub const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+/// What it is called where it is too large.
+const PAYLOAD: &str = "secret payload";
 
 type Written = Result<(EngineReply, Vec<Effect>), EngineError>;
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coffer_barrier::RecordKind;
 use coffer_core::time::{Timestamp, duration_from_json};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
+use super::data::scrub;
 use super::record::{self, Meta};
-use super::{PAYLOAD_BYTES_MAX, Written, listing};
+use super::{PAYLOAD, PAYLOAD_BYTES_MAX, Written, listing};
 use crate::codec;
 use crate::engine::{Effect, Engine, EngineReply, EngineRequest, Op};
 use crate::{EngineError, ReadView, WriteView};
@@ -37,18 +39,38 @@ async fn read(view: &ReadView<'_>, path: &str) -> Result<EngineReply, EngineErro
         return Ok(EngineReply::NotFound);
     }
     let Some(bytes) = view.get_version(path, VERSION).await? else { return Ok(EngineReply::NotFound) };
-    let data: Map<String, Value> = codec::decode(&bytes, "kv value")?;
-    let seconds = life(&data);
-    Ok(EngineReply::Lasting { data, seconds })
+    // The value goes out as it was stored: only what it says of its life is looked at.
+    let hints: Hints = codec::decode(&bytes, "kv value")?;
+    Ok(EngineReply::Lasting { seconds: hints.life(), json: bytes })
 }
 
-/// How long the value says that it lasts, in seconds. A hint from its writer to its readers, nothing more.
-fn life(data: &Map<String, Value>) -> Option<u64> {
-    let value = data.get("ttl").or_else(|| data.get("lease"))?;
-    match value {
-        Value::String(text) if text.is_empty() => Some(0),
-        Value::Number(number) => number.as_u64(),
-        other => duration_from_json(other).ok().as_ref().map(Duration::as_secs),
+/// What is looked at of a value; null counts as there.
+#[derive(Deserialize)]
+struct Hints {
+    #[serde(default, deserialize_with = "there")]
+    ttl: Option<Value>,
+    #[serde(default, deserialize_with = "there")]
+    lease: Option<Value>,
+}
+
+fn there<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(from).map(Some)
+}
+
+impl Hints {
+    /// How long the value says that it lasts, in seconds. A hint from its writer to its readers, nothing more.
+    fn life(&self) -> Option<u64> {
+        match self.ttl.as_ref().or(self.lease.as_ref())? {
+            Value::String(text) if text.is_empty() => Some(0),
+            Value::Number(number) => number.as_u64(),
+            other => duration_from_json(other).ok().as_ref().map(Duration::as_secs),
+        }
+    }
+}
+
+impl Drop for Hints {
+    fn drop(&mut self) {
+        [&mut self.ttl, &mut self.lease].into_iter().flatten().for_each(scrub);
     }
 }
 
@@ -59,7 +81,10 @@ async fn write(view: &mut WriteView<'_>, req: &EngineRequest<'_>, path: &str) ->
     if req.body.is_empty() {
         return Err(EngineError::bad("missing data fields"));
     }
-    let payload = codec::encode(req.body, "secret payload", PAYLOAD_BYTES_MAX)?;
+    let payload = match req.exact {
+        Some(exact) => codec::encode_exact(exact, PAYLOAD, PAYLOAD_BYTES_MAX)?,
+        None => codec::encode(req.body, PAYLOAD, PAYLOAD_BYTES_MAX)?,
+    };
     if !view.reading().has_version(path, VERSION).await? {
         view.link(path).await?;
     }

@@ -4,7 +4,6 @@
 
 use coffer_barrier::{Read, RecordKind, RowKey, Writer};
 use coffer_core::token::TokenHash;
-use serde_json::{Map, Value};
 
 use super::{Kind, Tokens};
 use crate::codec::{self, transact};
@@ -56,8 +55,8 @@ pub(super) fn row(tokens: &Tokens, hash: &TokenHash, path: &str) -> RowKey {
 
 async fn read(ctx: &Ctx, hash: &TokenHash, path: &str) -> Result<Outcome, Fail> {
     let reader = ctx.open.barrier.reader().await?;
-    let found: Option<Map<String, Value>> = codec::get(&reader, &row(&ctx.open.tokens, hash, path)).await?;
-    let mut outcome = Outcome::data(Value::Object(found.ok_or(Fail::NotFound)?));
+    let found = reader.get(&row(&ctx.open.tokens, hash, path)).await?.ok_or(Fail::NotFound)?;
+    let mut outcome = Outcome::json(codec::json(&found)?);
     if path == RESPONSE {
         outcome.warnings.push(
             "Reading from 'cubbyhole/response' is deprecated. Please use sys/wrapping/unwrap to unwrap responses, \
@@ -76,27 +75,31 @@ async fn write(ctx: &Ctx, hash: &TokenHash, path: &str) -> Result<Outcome, Fail>
     if body.is_empty() {
         return Err(bad("missing data fields"));
     }
-    if codec::encode(body)?.len() > ENTRY_BYTES_MAX {
+    let entry = match &ctx.request.exact {
+        Some(exact) => codec::encode_exact(exact)?,
+        None => codec::encode(body)?,
+    };
+    if entry.len() > ENTRY_BYTES_MAX {
         return Err(Fail::TooLarge(format!("the entry is larger than {ENTRY_BYTES_MAX} bytes")));
     }
     let open = &ctx.open;
     let written: Result<(), Fail> = transact!(open.barrier, |w| {
         open.tokens.guard_in_use(w, hash, ctx.now).await?;
-        put_in(&open.tokens, w, hash, path, body).await?;
+        put_in(&open.tokens, w, hash, path, &entry).await?;
     });
     written?;
     Ok(Outcome::empty())
 }
 
-/// Within a transaction that guards or creates the token: writes an entry.
+/// Within a transaction that guards or creates the token: writes an encoded entry.
 pub(super) async fn put_in(
     tokens: &Tokens,
     writer: &mut Writer,
     hash: &TokenHash,
     path: &str,
-    data: &Map<String, Value>,
+    entry: &[u8],
 ) -> Result<(), Fail> {
-    codec::put(writer, &row(tokens, hash, path), data).await?;
+    writer.put_system(&row(tokens, hash, path), entry).await?;
     writer.link(tokens.cubbyhole(hash), path).await?;
     Ok(())
 }

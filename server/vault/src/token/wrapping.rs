@@ -9,6 +9,7 @@ use coffer_barrier::{Read, Writer};
 use coffer_core::policy::PolicyName;
 use coffer_core::time::Timestamp;
 use coffer_core::token::{Accessor, Token, TokenHash};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -20,7 +21,7 @@ use crate::open::Open;
 use crate::outcome::{Outcome, Undo};
 use crate::permit::Permitted;
 use crate::pipeline::{Ctx, only};
-use crate::request::{Operation, Request, scrub};
+use crate::request::{Operation, ReplyBody, Request, scrub};
 use crate::revoke;
 
 /// What a request to `sys/wrapping/...` wants.
@@ -80,11 +81,16 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
             if ctx.request.wrap_ttl.is_none() {
                 return Err(bad("endpoint requires response wrapping to be used"));
             }
+            if let Some(exact) = &ctx.request.exact {
+                return Ok(Outcome::json(codec::exact(exact)?));
+            }
             // Taken, not copied: the pipeline wraps it.
             Ok(Outcome::data(Value::Object(std::mem::take(&mut ctx.request.body))))
         }
     }
 }
+
+const UNFIT: Fail = Fail::Internal("a reply that cannot be wrapped");
 
 fn not_valid() -> Fail {
     bad("wrapping token is not valid or does not exist")
@@ -136,10 +142,19 @@ async fn unwrap(ctx: &mut Ctx) -> Result<Outcome, Fail> {
     ctx.about("wrapping_accessor", entry.accessor.as_str());
     bury(&open, hash, now).await;
     let text = response_text(data)?;
-    let reply: Value = serde_json::from_str(&text)?;
-    let lease_id = reply.get("lease_id").and_then(Value::as_str).filter(|id| !id.is_empty());
-    let lease_id = lease_id.map(str::to_owned);
-    Ok(Outcome { lease_id, ..Outcome::raw(reply) })
+    let Leased { lease_id } = serde_json::from_str(&text)?;
+    let lease_id = lease_id.filter(|id| !id.is_empty());
+    // As it was put away: nothing is read that need not be.
+    let mut whole = Zeroizing::new(Vec::with_capacity(text.len() + 1));
+    whole.extend_from_slice(text.as_bytes());
+    whole.push(b'\n');
+    Ok(Outcome { lease_id, ..Outcome::whole(whole) })
+}
+
+/// What is looked at of a reply that was put away.
+#[derive(Deserialize)]
+struct Leased {
+    lease_id: Option<String>,
 }
 
 /// Within a transaction: the wrapped reply, whose token is dead from the commit on. The row is written by this, so of
@@ -219,14 +234,24 @@ pub(crate) async fn wrap(
     ctx.about("wrapping_accessor", entry.accessor.as_str());
     let owner = owner.cloned();
     let (lease_id, identity, seal) = (outcome.lease_id.take(), outcome.identity.take(), outcome.seal);
-    let reply = outcome.into_reply(&ctx.request.id);
-    let body = reply.as_json().ok_or(Fail::Internal("a reply that cannot be wrapped"))?;
-    let wrapped_accessor = body.pointer("/auth/accessor").or_else(|| {
-        body.pointer("/data/secret_id_accessor").filter(|_| ctx.request.path.starts_with("auth/"))
-    });
-    let wrapped_accessor = wrapped_accessor.and_then(Value::as_str).map(str::to_owned);
+    let mut reply = outcome.into_reply(&ctx.request.id);
+    let (text, wrapped_accessor) = match &mut reply.body {
+        ReplyBody::Json(body) => {
+            let wrapped_accessor = body.pointer("/auth/accessor").or_else(|| {
+                body.pointer("/data/secret_id_accessor").filter(|_| ctx.request.path.starts_with("auth/"))
+            });
+            let wrapped_accessor = wrapped_accessor.and_then(Value::as_str).map(str::to_owned);
+            (serde_json::to_string(body)?, wrapped_accessor)
+        }
+        // Such replies hold secrets, and no tokens.
+        ReplyBody::Encoded(body) => {
+            let text = body.take();
+            (std::str::from_utf8(text.trim_ascii_end()).map_err(|_| UNFIT)?.to_owned(), None)
+        }
+        ReplyBody::Empty | ReplyBody::Text { .. } => return Err(UNFIT),
+    };
     let mut data = Map::new();
-    data.insert(RESPONSE.into(), Value::String(serde_json::to_string(body)?));
+    data.insert(RESPONSE.into(), Value::String(text));
     drop(reply);
     let stored: Result<(), Fail> = transact!(open.barrier, |w| {
         if let Some(owner) = &owner {
@@ -254,7 +279,7 @@ async fn insert_in(
     data: &Map<String, Value>,
 ) -> Result<(), Fail> {
     Tokens::insert_in(writer, entry).await?;
-    cubbyhole::put_in(tokens, writer, &entry.hash, RESPONSE, data).await
+    cubbyhole::put_in(tokens, writer, &entry.hash, RESPONSE, &codec::encode(data)?).await
 }
 
 /// A token for one use. It belongs to nobody, but to the pod of whoever asked: what a pod has can be taken back at once.

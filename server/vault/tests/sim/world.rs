@@ -303,6 +303,7 @@ impl World {
             path: path.to_owned(),
             token: Some(Token::parse(token).unwrap()),
             body: if let Value::Object(map) = body { map } else { Map::new() },
+            exact: None,
             query: BTreeMap::new(),
             wrap_ttl: None,
             over_limit: false,

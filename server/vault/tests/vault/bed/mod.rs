@@ -240,6 +240,7 @@ impl Bed {
             path: path.to_owned(),
             token: token.map(|t| Token::parse(t).unwrap()),
             body,
+            exact: None,
             query,
             wrap_ttl: None,
             over_limit: false,
