@@ -284,7 +284,7 @@ mod tests {
                 text,
                 "written once is written for good"
             );
-            let same = text == value.to_string();
+            let same = serde_json::to_string(&value).unwrap() == text;
             format!("{} {same}", text.len().min(40) / 10)
         });
     }
