@@ -107,11 +107,14 @@ pub struct SubscriberLimits {
     pub in_all: usize,
     /// With one token.
     pub per_token: usize,
+    /// How long a stream with nothing to tell goes without a look at its token, where what ends that is in the store
+    /// only (batch tokens).
+    pub idle: Duration,
 }
 
 impl Default for SubscriberLimits {
     fn default() -> Self {
-        Self { in_all: 4096, per_token: 64 }
+        Self { in_all: 4096, per_token: 64, idle: Duration::from_secs(60) }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Sealing drops this. Whoever still holds it finds a barrier without keys.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,19 +70,25 @@ pub(crate) struct Open {
 
 impl Open {
     /// Whose credential this is, of whatever kind, if it and all it hangs from are alive.
-    pub(crate) async fn caller(&self, token: &Token, now: Timestamp) -> Result<Option<Arc<LiveToken>>, Fail> {
+    /// `from`: the address that a request came from with it, if it is one.
+    pub(crate) async fn caller(
+        &self,
+        token: &Token,
+        from: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Option<Arc<LiveToken>>, Fail> {
         if !direct::looks_like_one(token) {
             return self.tokens.find(&self.policies, token, now).await;
         }
-        if let Some(entry) = self.direct.get(&self.tokens.hash(token), now) {
-            let hash = entry.hash;
+        let hash = self.tokens.hash(token);
+        if let Some(entry) = self.direct.get(&hash, now) {
             if let Some(live) = self.tokens.live_batch(&self.policies, entry, now).await? {
                 return Ok(Some(live));
             }
             // What it hangs from is not what it was when it was verified.
             self.direct.drop_one(&hash);
         }
-        match direct::verified(self, token, now).await? {
+        match direct::verified(self, token, from, now).await? {
             Some(entry) => self.tokens.live_batch(&self.policies, entry, now).await,
             None => Ok(None),
         }

@@ -10,11 +10,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// Metadata and host services of clouds that are not link-local: Azure, Alibaba, AWS over IPv6.
-const METADATA: [IpAddr; 3] = [
+/// Metadata and host services of clouds that are not link-local: Azure, Alibaba; over IPv6 Google and Oracle.
+const METADATA: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x00c1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
 ];
 /// How long a connection may take to be there, and a whole exchange.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -114,7 +115,16 @@ fn embedded(address: IpAddr) -> IpAddr {
 fn is_special(address: IpAddr) -> bool {
     let local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0,
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        IpAddr::V6(v6) => {
+            let services = match v6.segments() {
+                // The services of AWS on an instance: metadata, credentials of pods.
+                [0xfd00, 0x0ec2, ..] => true,
+                // NAT64 within a network (RFC 8215): where in it an IPv4 address is, only that network knows.
+                [0x64, 0xff9b, 1, ..] => true,
+                _ => false,
+            };
+            services || v6.is_unicast_link_local()
+        }
     };
     local
         || address.is_loopback()
@@ -157,15 +167,27 @@ mod tests {
             "fe80::1",
             "ff02::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
         ] {
             assert!(!none.permits(refused.parse().unwrap()), "{refused}");
         }
-        for fine in
-            ["10.96.0.1", "192.168.1.1", "172.16.0.1", "8.8.8.8", "fd00::1", "2001:db8::1", "64:ff9b::a60:1"]
-        {
+        for fine in [
+            "10.96.0.1",
+            "192.168.1.1",
+            "172.16.0.1",
+            "8.8.8.8",
+            "fd00::1",
+            "2001:db8::1",
+            "64:ff9b::a60:1",
+            "fd20:ce::1",
+        ] {
             assert!(none.permits(fine.parse().unwrap()), "{fine}");
         }
         let some = Outbound::allowing(&["127.0.0.0/8"]).unwrap();
@@ -173,6 +195,8 @@ mod tests {
         assert!(some.permits("::ffff:127.0.0.1".parse().unwrap()));
         assert!(!some.permits("::1".parse().unwrap()));
         assert!(!some.permits("169.254.169.254".parse().unwrap()));
+        let inside = Outbound::allowing(&["64:ff9b:1::/96"]).unwrap();
+        assert!(inside.permits("64:ff9b:1::808:808".parse().unwrap()));
     }
 
     #[test]

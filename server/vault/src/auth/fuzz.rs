@@ -65,7 +65,12 @@ fn claims_that_are_believed_are_of_the_issuer_for_us_and_of_today() {
     Target::new("jwt-claims").words(&words).run(|input| {
         let Ok(Value::Object(claims)) = serde_json::from_slice(input) else { return "no object".into() };
         let now = Timestamp::from_secs(1_800_000_000);
-        let leeway = Leeway { late: Duration::from_secs(30), early: Duration::from_secs(30), unstated: None };
+        let leeway = Leeway {
+            late: Duration::from_secs(30),
+            early: Duration::from_secs(30),
+            unstated: None,
+            endless: None,
+        };
         let audiences = ["coffer".to_owned()];
         let expected = Expected { issuer: Some("issuer"), audiences: &audiences, subject: None, leeway };
         match expected.check(&claims, now) {

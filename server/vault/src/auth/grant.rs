@@ -21,7 +21,7 @@ use crate::identity::{self, NewAlias};
 use crate::mounts::{Mount, MountTable};
 use crate::outcome::{Outcome, Undo};
 use crate::pipeline::Ctx;
-use crate::token::batch::{self, Origin, RolePrint};
+use crate::token::batch::{self, Origin, RowPrint};
 use crate::token::{Kind, TokenEntry, Tokens};
 
 /// Who logged in, and by which rules.
@@ -123,9 +123,10 @@ impl Grant {
         }
         let open = &ctx.open;
         let path = key.as_path().ok_or(Fail::Internal("a role without a path"))?;
-        let role = RolePrint::take(&open.barrier.reader().await?, mount.id, path).await?;
+        let role = RowPrint::take(&open.barrier.reader().await?, mount.id, path).await?;
         let role = role.ok_or_else(|| bad("the role was removed"))?;
-        self.entry.origin = Some(Origin { mount_created: Some(mount.created), role: Some(role) });
+        self.entry.origin =
+            Some(Origin { mount_created: Some(mount.created), role: Some(role), ..Origin::default() });
         Ok(())
     }
 

@@ -42,7 +42,7 @@ impl Seats {
 
     /// A seat, or which limit there is none for.
     pub(super) fn take(&self, token: TokenHash) -> Result<Seat, Fail> {
-        let SubscriberLimits { in_all, per_token } = self.0.limits;
+        let SubscriberLimits { in_all, per_token, .. } = self.0.limits;
         let mut taken = self.taken();
         if taken.all >= in_all {
             return Err(Fail::Unavailable(format!("more than {in_all} event subscribers and waiting reads")));
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn there_are_as_many_as_the_limits_say() {
-        let limits = SubscriberLimits { in_all: 3, per_token: 2 };
+        let limits = SubscriberLimits { in_all: 3, per_token: 2, ..SubscriberLimits::default() };
         let seats = Seats::new(limits, IntGauge::new("n", "n").unwrap());
         let hash = |n: u8| TokenHash::from_bytes([n; 32]);
         let first = seats.take(hash(1)).unwrap();

@@ -19,7 +19,7 @@ use crate::error::Fail;
 use crate::open::{Open, Surroundings};
 use crate::permit;
 use crate::pipeline::describe;
-use crate::token::{LiveToken, Watch};
+use crate::token::{Kind, LiveToken, Watch};
 
 /// Events as JSON objects. Ends when the subscriber's token or permission does, or when the vault is sealed.
 pub type EventStream = Pin<Box<dyn Stream<Item = Value> + Send>>;
@@ -49,7 +49,7 @@ struct Reader {
     around: Arc<Surroundings>,
     subscription: Subscription,
     live: Arc<LiveToken>,
-    _watch: Watch,
+    watch: Watch,
     _seat: Seat,
     id: Id,
     slot: Arc<Slot>,
@@ -65,7 +65,7 @@ struct Reader {
 
 /// The stream of a subscriber who was just permitted.
 pub(crate) async fn subscribe(open: &Arc<Open>, subscription: Subscription) -> Result<EventStream, Fail> {
-    let found = open.caller(&subscription.token, open.now()).await?;
+    let found = open.caller(&subscription.token, Some(subscription.client_ip), open.now()).await?;
     let live = found.ok_or(Fail::BadToken)?;
     let events = &open.around.events;
     let seat = events.seat(live.entry.hash)?;
@@ -86,7 +86,7 @@ pub(crate) async fn subscribe(open: &Arc<Open>, subscription: Subscription) -> R
         around: Arc::clone(&open.around),
         subscription,
         live,
-        _watch: watch,
+        watch,
         _seat: seat,
         id: events.new_id(),
         slot,
@@ -112,9 +112,18 @@ impl Reader {
                     return Some(value);
                 }
             } else if !self.refill() {
-                self.slot.bell.heard().await;
+                self.more().await;
             }
         }
+    }
+
+    /// Waits until there may be something to do. Of what ends a batch token not all rings: it is looked at now and then.
+    async fn more(&self) {
+        let heard = self.slot.bell.heard();
+        if self.live.entry.kind != Kind::Batch {
+            return heard.await;
+        }
+        let _idle = tokio::time::timeout(self.around.config.subscribers.idle, heard).await.is_err();
     }
 
     /// The last decision: about this event, by what the token may do now. The outer `None`: the vault is gone.
@@ -131,23 +140,35 @@ impl Reader {
         })
     }
 
-    /// Ends the stream if its token is dead or may not subscribe any more. Looks only if anything changed.
+    /// Ends the stream if its token is dead or may not subscribe any more. Looks only if anything changed, unless the
+    /// token is a batch token: what that hangs from is in the store only.
     async fn still_permitted(&mut self) -> Option<()> {
         let open = self.open.upgrade()?;
-        let changed = self.slot.bell.take_changed();
-        if open.barrier.sealed() {
-            return None;
+        loop {
+            let changed = self.slot.bell.take_changed();
+            if open.barrier.sealed() {
+                return None;
+            }
+            let now = open.now();
+            let stored = self.live.entry.kind == Kind::Service;
+            if !changed && stored && self.live.in_time(now) && open.validity.holds(now) {
+                return Some(());
+            }
+            let found = open.caller(&self.subscription.token, None, now).await;
+            let live = found.ok().flatten()?;
+            if !permit::may(&live, Needs::Read, &self.subscription.path) {
+                return None;
+            }
+            let entity = |live: &LiveToken| live.entity.as_ref().map(|entity| entity.id.clone());
+            let same = entity(&self.live) == entity(&live);
+            self.live = live;
+            if same {
+                break;
+            }
+            // Another one stands behind it now. What was cut off from that one before it was watched, the next look finds.
+            self.watch = open.tokens.watch(&self.live, &self.slot.bell);
+            self.slot.bell.changed();
         }
-        let now = open.now();
-        if !changed && self.live.in_time(now) && open.validity.holds(now) {
-            return Some(());
-        }
-        let found = open.caller(&self.subscription.token, now).await;
-        let live = found.ok().flatten()?;
-        if !permit::may(&live, Needs::Read, &self.subscription.path) {
-            return None;
-        }
-        self.live = live;
         let beginnings = self.live.acl.beginnings(Capability::Subscribe);
         if self.beginnings != beginnings {
             // Whatever was published since he might see more is in the ring.

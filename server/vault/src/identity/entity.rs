@@ -79,6 +79,11 @@ pub(super) fn hash(barrier: &Barrier, parts: [&str; 2]) -> Result<String, Fail> 
     Ok(hex::encode(key.mac(&[parts[0].as_bytes(), normal(parts[1]).as_bytes()])))
 }
 
+/// The key of a name at an auth mount: what it is found by, and says nothing of it.
+pub(crate) fn alias_key(barrier: &Barrier, accessor: &str, name: &str) -> Result<String, Fail> {
+    hash(barrier, [accessor, name])
+}
+
 /// A fresh id.
 pub(super) fn new_id() -> String {
     uuid::Uuid::new_v4().to_string()
@@ -177,19 +182,18 @@ impl Entity {
         accessor: &str,
         name: &str,
     ) -> Result<Option<(Self, String)>, Fail> {
-        let key = rows::alias_name(&hash(barrier, [accessor, name])?);
-        let Some(entry) = codec::get::<AliasEntry>(reader, &key).await? else { return Ok(None) };
+        Self::by_alias_key(reader, &alias_key(barrier, accessor, name)?).await
+    }
+
+    async fn by_alias_key(reader: &dyn Read, key: &str) -> Result<Option<(Self, String)>, Fail> {
+        let row = rows::alias_name(key);
+        let Some(entry) = codec::get::<AliasEntry>(reader, &row).await? else { return Ok(None) };
         Ok(Self::load(reader, &entry.entity).await?.map(|entity| (entity, entry.alias)))
     }
 
-    /// The entity of a name at an auth mount.
-    pub(crate) async fn of_alias(
-        barrier: &Barrier,
-        reader: &dyn Read,
-        accessor: &str,
-        name: &str,
-    ) -> Result<Option<Self>, Fail> {
-        Ok(Self::by_alias(barrier, reader, accessor, name).await?.map(|(entity, _)| entity))
+    /// The entity of an alias's [key](alias_key), if there is one.
+    pub(crate) async fn of_alias(reader: &dyn Read, key: &str) -> Result<Option<Self>, Fail> {
+        Ok(Self::by_alias_key(reader, key).await?.map(|(entity, _)| entity))
     }
 
     /// The entity of an alias's id.
@@ -252,7 +256,7 @@ impl Entity {
     }
 
     async fn add_alias_in(&self, barrier: &Barrier, writer: &mut Writer, alias: &Alias) -> Result<(), Fail> {
-        let key = rows::alias_name(&hash(barrier, [&alias.accessor, &alias.name])?);
+        let key = rows::alias_name(&alias_key(barrier, &alias.accessor, &alias.name)?);
         if writer.exists(&key).await? {
             return Err(bad("alias name is already in use at this mount"));
         }
@@ -303,7 +307,7 @@ impl Entity {
 }
 
 async fn remove_alias_in(barrier: &Barrier, writer: &mut Writer, alias: &Alias) -> Result<(), Fail> {
-    writer.delete(&rows::alias_name(&hash(barrier, [&alias.accessor, &alias.name])?)).await?;
+    writer.delete(&rows::alias_name(&alias_key(barrier, &alias.accessor, &alias.name)?)).await?;
     writer.delete(&rows::alias(&alias.id)).await?;
     writer.unlink(MountId::SYSTEM, &rows::alias_path(&alias.id)).await?;
     Ok(())

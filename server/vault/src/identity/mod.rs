@@ -14,7 +14,7 @@ mod merge;
 use std::collections::BTreeMap;
 
 pub(crate) use aliases::checked_name;
-pub(crate) use entity::{Entity, NewAlias, ensure_in};
+pub(crate) use entity::{Entity, NewAlias, alias_key, ensure_in};
 pub(crate) use group::{Group, join_in};
 pub(crate) use merge::load_merged;
 

@@ -244,10 +244,12 @@ impl Quotas {
         Admission::Pass(info)
     }
 
-    /// The same for a login, once its role is known.
+    /// The same for a login, or for what is used in its place, once its role is known.
     pub(crate) fn admit_role(&self, mount: &str, role: &str, ip: IpAddr, now: Timestamp) -> Result<(), Fail> {
         let table = self.table.load();
-        let rule = table.rules.iter().find(|r| r.quota.role == role && r.quota.path == mount);
+        // A role's name is one in any case.
+        let is_its = |quota: &Quota| quota.path == mount && quota.role.eq_ignore_ascii_case(role);
+        let rule = table.rules.iter().find(|r| is_its(&r.quota));
         let Some(rule) = rule.filter(|_| !role.is_empty()) else { return Ok(()) };
         let taken = self.limiter.take(rule.number, self.caller(&rule.quota, ip, None), rule.allowance, now);
         if taken.admitted { Ok(()) } else { Err(over(&format!("{mount}login"))) }

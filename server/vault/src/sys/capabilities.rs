@@ -21,7 +21,9 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, which: &str) ->
     let token = match which {
         "capabilities" => {
             let token = Token::parse(ctx.required("token")?).map_err(|_| bad("invalid token"))?;
-            open.caller(&token, ctx.now).await?.ok_or_else(|| bad("invalid token"))?
+            open.caller(&token, Some(ctx.request.client_ip), ctx.now)
+                .await?
+                .ok_or_else(|| bad("invalid token"))?
         }
         "capabilities-accessor" => {
             let found = open.tokens.by_accessor(ctx.required("accessor")?).await?;

@@ -87,7 +87,9 @@ async fn named(ctx: &Ctx) -> Result<Subject, Fail> {
         (Some(text), None) => {
             let invalid = || bad("invalid token");
             let token = Token::parse(text).map_err(|_| invalid())?;
-            Ok(Subject::Token(open.caller(&token, ctx.now).await?.ok_or_else(invalid)?))
+            Ok(Subject::Token(
+                open.caller(&token, Some(ctx.request.client_ip), ctx.now).await?.ok_or_else(invalid)?,
+            ))
         }
         (None, Some(names)) => {
             if names.len() > POLICIES_PER_TOKEN_MAX {

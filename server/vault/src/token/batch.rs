@@ -42,23 +42,35 @@ pub(crate) struct Origin {
     pub(crate) mount_created: Option<Timestamp>,
     /// The role it was made by.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) role: Option<RolePrint>,
+    pub(crate) role: Option<RowPrint>,
+    /// The settings of its mount, where they still say who is believed.
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) config: Option<RowPrint>,
+    /// Whose it is, where that is looked up at each use: the key of his alias.
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) alias: Option<String>,
 }
 
-/// A role as it was when a token was made by it: any change of it ends the token.
+impl Origin {
+    fn prints(&self) -> impl Iterator<Item = &RowPrint> {
+        self.role.iter().chain(&self.config)
+    }
+}
+
+/// A role, or settings, as they were when a token was made by them: any change of them ends the token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RolePrint {
+pub(crate) struct RowPrint {
     #[serde(rename = "m")]
     mount: MountId,
     #[serde(rename = "p")]
     path: String,
-    /// SHA-256 of the stored role.
+    /// SHA-256 of what is stored.
     #[serde(rename = "h")]
     print: String,
 }
 
-impl RolePrint {
-    /// The print of the role whose row is the entry at `path` of `mount`; none if there is no such role.
+impl RowPrint {
+    /// The print of the entry at `path` of `mount`; none if there is no such entry.
     pub(crate) async fn take(reader: &dyn Read, mount: MountId, path: &str) -> Result<Option<Self>, Fail> {
         let row = RowKey::path(mount, RecordKind::Entry, path);
         let stored = reader.get(&row).await?;
@@ -215,10 +227,12 @@ pub(super) async fn holds(reader: &dyn Read, entry: &TokenEntry) -> Result<bool,
     {
         return Ok(false);
     }
-    match &origin.role {
-        Some(role) => role.holds(reader).await,
-        None => Ok(true),
+    for print in origin.prints() {
+        if !print.holds(reader).await? {
+            return Ok(false);
+        }
     }
+    Ok(true)
 }
 
 /// Within a transaction that saw them hold: the commit fails if any of them changes.
@@ -230,8 +244,11 @@ pub(super) fn guard(writer: &mut Writer, entry: &TokenEntry) -> Result<(), Fail>
     if let (Some(id), Some(uid)) = (entry.mount, &entry.pod) {
         writer.guard(&rows::pod_tombstone(id, uid))?;
     }
-    if let Some(role) = &origin.role {
-        writer.guard(&role.row())?;
+    for print in origin.prints() {
+        writer.guard(&print.row())?;
+    }
+    if let Some(alias) = &origin.alias {
+        writer.guard(&rows::alias_name(alias))?;
     }
     Ok(())
 }
@@ -256,10 +273,11 @@ impl Tokens {
             return self.guard_in_use(writer, &caller.hash, now).await;
         }
         let alive = self.batch_alive(&*writer, caller.clone(), now).await?;
-        let Alive { entry, .. } = alive.ok_or(Fail::BadToken)?;
+        let Alive { entry, entity, .. } = alive.ok_or(Fail::BadToken)?;
         guard(writer, &entry)?;
-        if let Some(entity) = &entry.entity {
-            writer.guard(&rows::entity(entity))?;
+        if let Some(entity) = &entity {
+            // The one that it is now: the token may name one that was merged into it.
+            writer.guard(&rows::entity(&entity.id))?;
         }
         writer.guard(&rows::token(&entry.hash))?;
         for ancestor in &entry.ancestors {
@@ -276,8 +294,15 @@ impl Tokens {
         now: Timestamp,
     ) -> Result<TokenEntry, Fail> {
         let entry = self.guard_caller(writer, holder, now).await?;
-        if entry.kind == Kind::Batch && !Self::known_in(writer, &entry.hash).await? {
-            Self::insert_in(writer, &entry).await?;
+        if entry.kind == Kind::Batch {
+            match codec::get::<TokenEntry>(&*writer as &dyn Read, &rows::token(&entry.hash)).await? {
+                None => Self::insert_in(writer, &entry).await?,
+                // What is used as it is may have been believed anew since, under another role or other settings.
+                Some(shadow) if shadow.origin != entry.origin => {
+                    Self::update_in(writer, &shadow, &entry).await?;
+                }
+                Some(_) => {}
+            }
         }
         Ok(entry)
     }
@@ -306,5 +331,69 @@ impl Tokens {
             entry.ancestors = std::iter::once(parent).chain(above.entry.ancestors).collect();
         }
         Alive::of(reader, entry, ends).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use coffer_core::shamir::Threshold;
+    use coffer_storage::memory::MemoryStore;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cache::{CacheMeters, CacheSettings, Validity};
+    use crate::codec::transact;
+
+    const NOW: Timestamp = Timestamp::from_secs(1000);
+
+    #[tokio::test]
+    async fn who_acts_for_an_entity_that_was_merged_acts_no_more_once_the_present_one_is_disabled() {
+        let barrier = Arc::new(Barrier::new(Arc::new(MemoryStore::new())));
+        let shares =
+            barrier.initialize(Threshold::new(1, 1).unwrap(), &mut crate::door::os_rng()).await.unwrap();
+        barrier.unseal(&shares).await.unwrap();
+        let meters = CacheMeters::new(&prometheus::Registry::new()).unwrap();
+        let tokens = Tokens::new(
+            Arc::clone(&barrier),
+            barrier.hmac_key("token").unwrap(),
+            None,
+            &CacheSettings::default(),
+            meters.tokens,
+            Arc::new(Validity::always()),
+        );
+        let (old, present) =
+            ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"].into();
+        let entity = |disabled: bool| -> Value {
+            json!({
+                "id": present, "name": "n", "policies": [], "metadata": {}, "disabled": disabled, "created": NOW,
+                "updated": NOW, "aliases": [], "merged": [old],
+            })
+        };
+        let made: Result<(), Fail> = transact!(barrier, |w| {
+            codec::put(w, &rows::entity(present), &entity(false)).await?;
+            codec::put(w, &rows::entity_merged(old), &present).await?;
+        });
+        made.unwrap();
+        let hash = tokens.hash(&Token::generate(&mut rand::rng()));
+        let caller = TokenEntry {
+            kind: Kind::Batch,
+            entity: Some(old.to_owned()),
+            ..TokenEntry::blank(hash, tokens.batch_accessor(&hash), NOW)
+        };
+        let mut times = 0;
+        let acted: Result<(), Fail> = transact!(barrier, |w| {
+            tokens.guard_caller(w, &caller, NOW).await?;
+            codec::put(w, &rows::entity_name("effect"), &"done").await?;
+            times += 1;
+            if times == 1 {
+                let disabled: Result<(), Fail> =
+                    transact!(barrier, |w| codec::put(w, &rows::entity(present), &entity(true)).await?);
+                disabled?;
+            }
+        });
+        assert!(matches!(acted, Err(Fail::BadToken)), "{acted:?}");
+        assert_eq!(times, 1);
     }
 }

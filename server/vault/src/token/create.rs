@@ -10,7 +10,7 @@ use coffer_core::policy::PolicyName;
 use coffer_core::token::{Accessor, Token};
 use serde_json::Value;
 
-use super::batch::{self, Origin, RolePrint};
+use super::batch::{self, Origin, RowPrint};
 use super::roles::{Role, RoleType};
 use super::{ANCESTORS_MAX, Kind, TokenEntry, Tokens, wrapping};
 use crate::auth::{Life, TokenParams};
@@ -104,14 +104,14 @@ pub(super) async fn create(ctx: &mut Ctx, permitted: &Permitted, by: By<'_>) -> 
 struct MakingRole {
     name: String,
     role: Role,
-    print: Option<RolePrint>,
+    print: Option<RowPrint>,
 }
 
 async fn load_role(ctx: &Ctx, name: &str) -> Result<MakingRole, Fail> {
     let reader = ctx.open.barrier.reader().await?;
     let unknown = || bad(format!("unknown role {}", name.escape_default()));
     let role = Role::load(&reader, name).await?.ok_or_else(unknown)?;
-    let print = RolePrint::take(&reader, MountId::SYSTEM, &Role::path(name)).await?;
+    let print = RowPrint::take(&reader, MountId::SYSTEM, &Role::path(name)).await?;
     Ok(MakingRole { name: name.to_owned(), role, print })
 }
 
@@ -122,7 +122,7 @@ async fn service(
     parent: &TokenEntry,
     entry: TokenEntry,
     chosen: Option<Token>,
-    role: Option<RolePrint>,
+    role: Option<RowPrint>,
     alias: Option<&str>,
 ) -> Result<(TokenEntry, Token), Fail> {
     let open = &ctx.open;
@@ -409,7 +409,7 @@ fn new_entry(
         }
     }
     let origin = (wanted.kind == Kind::Batch)
-        .then(|| Origin { mount_created: None, role: role.as_ref().and_then(|role| role.print.clone()) });
+        .then(|| Origin { role: role.as_ref().and_then(|role| role.print.clone()), ..Origin::default() });
     let entry = TokenEntry {
         kind: wanted.kind,
         ancestors,

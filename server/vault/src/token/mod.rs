@@ -116,16 +116,29 @@ struct Alive {
 
 impl Alive {
     /// With the entity, unless that is gone or disabled.
-    async fn of(reader: &dyn Read, entry: TokenEntry, ends: Option<Timestamp>) -> Result<Option<Self>, Fail> {
-        let (entity, groups) = match &entry.entity {
-            Some(id) => match identity::load_merged(reader, id).await? {
-                Some(entity) if !entity.disabled => {
-                    let groups = identity::groups_of(reader, &entity).await?;
-                    (Some(entity), groups)
-                }
-                _ => return Ok(None),
+    async fn of(
+        reader: &dyn Read,
+        mut entry: TokenEntry,
+        ends: Option<Timestamp>,
+    ) -> Result<Option<Self>, Fail> {
+        let alias = entry.origin.as_ref().and_then(|origin| origin.alias.as_deref());
+        let entity = match (alias, &entry.entity) {
+            // Nobody logged in: he may have become somebody, or another one, since.
+            (Some(alias), _) => {
+                let entity = Entity::of_alias(reader, alias).await?;
+                entry.entity = entity.as_ref().map(|entity| entity.id.clone());
+                entity
+            }
+            (None, Some(id)) => match identity::load_merged(reader, id).await? {
+                None => return Ok(None),
+                found => found,
             },
-            None => (None, Vec::new()),
+            (None, None) => None,
+        };
+        let groups = match &entity {
+            Some(entity) if entity.disabled => return Ok(None),
+            Some(entity) => identity::groups_of(reader, entity).await?,
+            None => Vec::new(),
         };
         Ok(Some(Self { entry, entity, groups, ends }))
     }

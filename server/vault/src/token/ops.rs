@@ -61,7 +61,7 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         "lookup" => match token_in_body(ctx)? {
             None => Ok(lookup_self(ctx, permitted.token()?)),
             Some(token) => {
-                let found = ctx.open.caller(&token, ctx.now).await?;
+                let found = ctx.open.caller(&token, Some(ctx.request.client_ip), ctx.now).await?;
                 let found = found.ok_or(Fail::UnknownToken)?;
                 Ok(Outcome::data(lookup_data(&found.entry, found.identity_policies(), Some(&token), ctx.now)))
             }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use coffer_vault::Clock as _;
 use coffer_vault::Operation::{Delete, Read, Update};
 use serde_json::{Value, json};
@@ -73,6 +75,8 @@ async fn it_is_nothing_where_no_role_allows_it_or_the_token_is_not_believed() {
         ("another's key", credential(&bed::Cluster::new().jwt(&good))),
         ("another audience", with("aud", json!("elsewhere"))),
         ("over", with("exp", json!(now.as_secs()))),
+        ("another spelling of the role", format!("k8s:kubernetes/prod/Shop.Orders:{jwt}")),
+        ("another spelling of the mount", format!("k8s:kubernetes/prod//shop.orders:{jwt}")),
         ("another account", credential(&bed.cluster.jwt(&bed.cluster.claims("shop", "admin", "pod-1", now)))),
     ] {
         let answer = bed.get("secret/data/shop/x", &token).await;
@@ -193,10 +197,85 @@ async fn it_is_whoever_its_service_account_is_known_as() {
     let entity = |answer: bed::Answer| answer.expect(200).text("/data/entity_id");
     assert_eq!(entity(bed.get("auth/token/lookup-self", &token).await), "");
     let known = bed.try_login("pod-1").await.expect(200).text("/auth/entity_id");
-    bed.advance(Duration::from_secs(60)).await;
     assert_eq!(entity(bed.get("auth/token/lookup-self", &token).await), known);
-    bed.root(Update, &format!("identity/entity/id/{known}"), json!({"disabled": true})).await;
+    // Another one that he becomes, and what that one may, count at once.
+    let other =
+        bed.root(Update, "identity/entity", json!({"name": "other"})).await.expect(200).text("/data/id");
+    let merge = json!({"from_entity_ids": known, "to_entity_id": other});
+    bed.root(Update, "identity/entity/merge", merge).await.expect(204);
+    assert_eq!(entity(bed.get("auth/token/lookup-self", &token).await), other);
+    bed.root(Update, &format!("identity/entity/id/{other}"), json!({"disabled": true})).await.expect(204);
     bed.get("auth/token/lookup-self", &token).await.expect(403);
+    bed.root(Update, &format!("identity/entity/id/{other}"), json!({"disabled": false})).await.expect(204);
+    bed.get("auth/token/lookup-self", &token).await.expect(200);
+    bed.root(Delete, &format!("identity/entity/id/{other}"), Value::Null).await.expect(204);
+    assert_eq!(entity(bed.get("auth/token/lookup-self", &token).await), "");
     let pods = bed.root(Read, &format!("{MOUNT}/pods"), Value::Null).await.expect(200);
     assert_eq!(pods.body["data"]["pods"][0]["uid"], "pod-1");
+}
+
+#[tokio::test]
+async fn settings_that_change_while_it_is_verified_or_on_another_server_count() {
+    let bed = allowing().await;
+    let asking = json!({"kubernetes_host": "https://k8s", "kubernetes_ca_cert": "PEM"});
+    bed.root(Update, &format!("{MOUNT}/config"), asking.clone()).await.expect(204);
+    let claims = bed.cluster.claims("shop", "orders", "pod-1", bed.clock.now());
+    let jwt = bed.cluster.jwt(&claims);
+    bed.pages.api.believe(&jwt, &claims);
+    let token = credential(&jwt);
+    let strangers = json!({"issuer": cluster::ISSUER, "jwks": bed::Cluster::new().jwks()});
+    let gate = bed.pages.api.gate.lock().await;
+    let change = async {
+        bed.pages.api.came.notified().await;
+        bed.root(Update, &format!("{MOUNT}/config"), strangers.clone()).await.expect(204);
+        drop(gate);
+    };
+    let (under_way, ()) = tokio::join!(bed.get("secret/data/shop/x", &token), change);
+    under_way.expect(403);
+    bed.get("secret/data/shop/x", &token).await.expect(403);
+
+    bed.root(Update, &format!("{MOUNT}/config"), asking).await.expect(204);
+    bed.get("secret/data/shop/x", &token).await.expect(200);
+    let request = bed.request(Update, &format!("{MOUNT}/config"), Some(&bed.root), strangers);
+    bed::Answer::of(bed.beside().await.handle(request).await.into_inner()).expect(204);
+    bed.get("secret/data/shop/x", &token).await.expect(403);
+}
+
+#[tokio::test]
+async fn its_leases_can_be_renewed_after_it_was_believed_anew() {
+    let bed = allowing().await;
+    let token = of_pod(&bed, "pod-1");
+    bed.issue(&token).await;
+    bed.root(Update, ROLE, json!({"token_ttl": "3h"})).await.expect(204);
+    let (lease, _) = bed.issue(&token).await;
+    bed.root(Update, "sys/leases/renew", json!({"lease_id": lease, "increment": 60})).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_signature_that_is_written_otherwise_makes_no_other_credential() {
+    let bed = allowing().await;
+    let token = of_pod(&bed, "pod-1");
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    // Of an ECDSA signature (r, s) the other one that is as good is (r, n - s).
+    let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let order = hex_bytes("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+    let mut borrow = 0;
+    for at in (0..32).rev() {
+        let difference = i32::from(order[at]) - i32::from(bytes[32 + at]) - borrow;
+        borrow = i32::from(difference < 0);
+        bytes[32 + at] = u8::try_from(difference.rem_euclid(256)).unwrap();
+    }
+    let twin = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(bytes));
+    assert_ne!(twin, token);
+    for credential in [&token, &twin] {
+        bed.get("secret/data/shop/x", credential).await.expect(200);
+    }
+    let records = bed.audit_records();
+    let [.., one, other] = records.as_slice() else { panic!("{records:?}") };
+    assert!(one.accessor.is_some());
+    assert_eq!(one.accessor, other.accessor);
+}
+
+fn hex_bytes(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }

@@ -95,7 +95,6 @@ async fn tokens_that_must_not_be_believed() {
         (with("iss", json!("https://elsewhere")), "invalid issuer"),
         (with("iss", json!([ISSUER, "https://elsewhere"])), "invalid issuer"),
         (without("iss"), "invalid issuer"),
-        (without("exp"), "no expiration time"),
         (with("exp", json!("tomorrow")), "is not a number of seconds"),
         (with("exp", json!(-1)), "is not a number of seconds"),
         (with("exp", json!(1e300)), "is not a number of seconds"),
@@ -135,6 +134,42 @@ async fn tokens_that_must_not_be_believed() {
     refused(&login(&bed, "dev", &with("exp", at(0))).await, 400, "token is expired");
     refused(&login(&bed, "dev", &with("nbf", at(1))).await, 400, "token not yet valid");
     login(&bed, "dev", &issuer.jwt(&good)).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_token_without_an_end_ends_soon_after_its_beginning_as_the_role_says() {
+    let issuer = Issuer::new(Algorithm::ES256);
+    let bed = trusting(&issuer).await;
+    let now = i64::try_from(bed.clock.now().as_secs()).unwrap();
+    let token = |more: Value| {
+        let mut claims = json!({"iss": ISSUER, "aud": "coffer", "sub": "bob"});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        issuer.jwt(&claims)
+    };
+    // As OpenBao 2.7.2 answers: 150 seconds and the clocks' leeway, from the later of both.
+    let issued = |ago: i64| token(json!({"iat": now - ago}));
+    login(&bed, "dev", &issued(200)).await.expect(200);
+    refused(&login(&bed, "dev", &issued(210)).await, 400, "token is expired");
+    login(&bed, "dev", &token(json!({"iat": now - 300, "nbf": now - 20}))).await.expect(200);
+    refused(
+        &login(&bed, "dev", &token(json!({}))).await,
+        400,
+        "no issued at (iat), not before (nbf), or expiration",
+    );
+    let leeway = async |secs: i64| {
+        let body = json!({"role_type": "jwt", "expiration_leeway": secs});
+        bed.root(Update, "auth/jwt/role/dev", body).await.expect(204);
+    };
+    leeway(1000).await;
+    login(&bed, "dev", &issued(1050)).await.expect(200);
+    refused(&login(&bed, "dev", &issued(1060)).await, 400, "token is expired");
+    leeway(-1).await;
+    login(&bed, "dev", &issued(50)).await.expect(200);
+    refused(&login(&bed, "dev", &issued(60)).await, 400, "token is expired");
+    // One that says when it ends ends then.
+    leeway(1000).await;
+    let over = token(json!({"iat": now - 600, "exp": now - 60}));
+    refused(&login(&bed, "dev", &over).await, 400, "token is expired");
 }
 
 #[tokio::test]
@@ -252,6 +287,31 @@ async fn keys_that_change_are_asked_for_but_not_at_everybodys_pace() {
     let late = second.jwt(&second.claims("bob", bed.clock.now()));
     bed.advance(Duration::from_secs(200)).await;
     refused(&login(&bed, "dev", &late).await, 503, "could not be fetched");
+}
+
+#[tokio::test]
+async fn new_keys_are_asked_for_too_where_a_token_names_none_or_an_old_one() {
+    let (first, second) = (Issuer::new(Algorithm::ES256), Issuer::new(Algorithm::ES256));
+    let bed = asking(&first).await;
+    let now = bed.clock.now();
+    let unnamed = |issuer: &Issuer| issuer.signed(&json!({"alg": "ES256"}), &issuer.claims("bob", now));
+    login(&bed, "dev", &unnamed(&first)).await.expect(200);
+    let asked = bed.pages.asked();
+    bed.pages.put(KEYS_URL, &second.jwks());
+    // Both keys are called `k1`.
+    let named = second.jwt(&second.claims("bob", now));
+    for jwt in [&unnamed(&second), &named] {
+        refused(&login(&bed, "dev", jwt).await, 400, "no known key successfully validated");
+    }
+    assert_eq!(bed.pages.asked(), asked, "no more than every ten seconds");
+    bed.advance(Duration::from_secs(10)).await;
+    login(&bed, "dev", &unnamed(&second)).await.expect(200);
+    login(&bed, "dev", &named).await.expect(200);
+    assert_eq!(bed.pages.asked(), asked + 1);
+    refused(&login(&bed, "dev", &unnamed(&first)).await, 400, "no known key");
+    bed.pages.put(KEYS_URL, &first.jwks());
+    bed.advance(Duration::from_secs(10)).await;
+    login(&bed, "dev", &first.jwt(&first.claims("bob", now))).await.expect(200);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use crate::bed;
 use std::time::Duration;
 
 use bed::Bed;
+use coffer_vault::Clock as _;
 use coffer_vault::Operation::{Delete, List, Read, Update};
 use coffer_vault::{Admission, RateInfo};
 use serde_json::{Value, json};
@@ -180,4 +181,47 @@ async fn a_role_has_a_limit_of_its_own() {
     let other =
         bed.send(Update, "auth/kubernetes/prod/login", None, json!({"role": "another", "jwt": jwt})).await;
     assert_ne!(other.status, 429, "another role is not concerned");
+    let same = bed
+        .send(Update, "auth/kubernetes/prod/login", None, json!({"role": "Shop.Orders", "jwt": jwt}))
+        .await;
+    same.expect(429);
+}
+
+/// A ServiceAccount's token of this pod, as the credential of a request.
+fn direct(bed: &Bed, pod: &str) -> String {
+    let jwt = bed.cluster.jwt(&bed.cluster.claims("shop", "orders", pod, bed.clock.now()));
+    format!("k8s:kubernetes/prod/shop.orders:{jwt}")
+}
+
+#[tokio::test]
+async fn a_service_accounts_token_is_not_verified_for_whoever_is_over_his_limit() {
+    let bed = Bed::with_pods().await;
+    bed.root(Update, "auth/kubernetes/prod/role/shop.orders", json!({"allow_direct": true}))
+        .await
+        .expect(204);
+    let config = json!({"kubernetes_host": "https://k8s", "kubernetes_ca_cert": "PEM"});
+    bed.root(Update, "auth/kubernetes/prod/config", config).await.expect(204);
+    let mut request = bed.request(Read, "secret/data/shop/x", Some(&direct(&bed, "pod-1")), Value::Null);
+    request.over_limit = true;
+    bed.handle(request).await.expect(429);
+    assert!(bed.pages.api.asked_by.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_roles_limit_counts_verifications_of_tokens_that_are_used_without_a_login() {
+    let bed = Bed::with_pods().await;
+    bed.root(Update, "auth/kubernetes/prod/role/shop.orders", json!({"allow_direct": true}))
+        .await
+        .expect(204);
+    let place = json!({"rate": 1, "interval": "1h", "path": "auth/kubernetes/prod", "role": "shop.orders"});
+    quota(&bed, "r", place).await;
+    let first = direct(&bed, "pod-1");
+    for _ in 0..3 {
+        bed.get("auth/token/lookup-self", &first).await.expect(200);
+    }
+    for token in [direct(&bed, "pod-2"), direct(&bed, "pod-3")] {
+        bed.get("auth/token/lookup-self", &token).await.expect(429);
+    }
+    bed.try_login("pod-4").await.expect(429);
+    bed.get("auth/token/lookup-self", &first).await.expect(200);
 }

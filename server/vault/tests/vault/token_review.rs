@@ -252,6 +252,21 @@ async fn settings_say_who_is_believed_or_are_refused() {
             "not supported",
         ),
         (json!({"kubernetes_host": "https://k8s", "verification": "none"}), "verification must be"),
+        // Keys that nothing would be verified with.
+        (
+            json!({"kubernetes_host": "https://k8s", "verification": "token_review", "pem_keys": [pem]}),
+            "verifies no signature",
+        ),
+        (
+            json!({"kubernetes_host": "https://k8s", "verification": "token_review", "jwks": "{\"keys\":[]}"}),
+            "verifies no signature",
+        ),
+        (
+            json!({"kubernetes_host": "https://k8s", "verification": "token_review", "jwks_url": "https://k8s/keys"}),
+            "verifies no signature",
+        ),
+        (json!({"kubernetes_host": "https://k8s", "jwks": "{\"keys\":[]}"}), "missing issuer"),
+        (json!({"kubernetes_host": "https://k8s", "jwks_url": "https://k8s/keys"}), "missing issuer"),
     ] {
         let answer = bed.root(Update, &path, body.clone()).await;
         assert_eq!(answer.status, 400, "{body}: {answer:?}");

@@ -1,8 +1,9 @@
 //! Streams of events and reads that wait: who is told, who is not, and that nothing is passed over in silence.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use coffer_vault::{EventStream, Operation, SubscriberLimits, VaultConfig};
+use coffer_vault::{Clock as _, EventStream, Operation, SubscriberLimits, VaultConfig};
 use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 
@@ -109,6 +110,77 @@ async fn a_stream_ends_with_its_token_whoever_ends_it() {
     assert!(streams[2].next().await.is_none());
 }
 
+/// A vault whose pods may subscribe below `shop/`, and may use their tokens as they are.
+async fn with_watching_pods() -> Bed {
+    let subscribers = SubscriberLimits { idle: Duration::from_millis(5), ..SubscriberLimits::default() };
+    let bed = Bed::configured(VaultConfig { subscribers, ..VaultConfig::default() }).await.and_pods().await;
+    let policy = SUBSCRIBER.replace("app/*", "shop/*");
+    let name = "sys/policies/acl/k8s/prod/shop/dsec/orders";
+    bed.root(Operation::Update, name, json!({"policy": policy})).await.expect(204);
+    change_role(&bed, json!({"allow_direct": true, "token_type": "batch"})).await;
+    bed
+}
+
+async fn change_role(bed: &Bed, body: Value) {
+    bed.root(Operation::Update, "auth/kubernetes/prod/role/shop.orders", body).await.expect(204);
+}
+
+async fn batch_and_direct(bed: &Bed) -> [String; 2] {
+    let jwt = bed.cluster.jwt(&bed.cluster.claims("shop", "orders", "pod-1", bed.clock.now()));
+    [bed.login("pod-1").await, format!("k8s:kubernetes/prod/shop.orders:{jwt}")]
+}
+
+#[tokio::test]
+async fn a_stream_of_a_token_that_is_not_stored_ends_with_its_role() {
+    let bed = with_watching_pods().await;
+    let tokens = batch_and_direct(&bed).await;
+    let mut streams = Vec::new();
+    for token in &tokens {
+        streams.push(open(&bed, token, "*", "").await);
+    }
+    put(&bed, "shop/a").await;
+    for stream in &mut streams {
+        assert_eq!(next_path(stream).await, "secret/data/shop/a");
+    }
+    change_role(&bed, json!({"token_policies": ["none"]})).await;
+    put(&bed, "shop/b").await;
+    for stream in &mut streams {
+        assert!(stream.next().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn such_a_stream_ends_also_while_there_is_nothing_to_tell() {
+    let bed = with_watching_pods().await;
+    let tokens = batch_and_direct(&bed).await;
+    for token in &tokens {
+        change_role(&bed, json!({"token_policies": ["k8s/prod/shop/dsec/orders"]})).await;
+        let mut stream = open(&bed, token, "*", "").await;
+        assert!(stream.next().now_or_never().is_none());
+        change_role(&bed, json!({"token_policies": ["none"]})).await;
+        assert!(stream.next().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_entity_that_its_own_was_merged_into() {
+    let bed = with_watching_pods().await;
+    change_role(&bed, json!({"token_type": "service"})).await;
+    let answer = bed.try_login("pod-1").await.expect(200);
+    let (token, own) = (answer.text("/auth/client_token"), answer.text("/auth/entity_id"));
+    let made = bed.root(Operation::Update, "identity/entity", json!({"name": "other"})).await.expect(200);
+    let other = made.text("/data/id");
+    let mut stream = open(&bed, &token, "*", "").await;
+    let merge = json!({"from_entity_ids": own, "to_entity_id": other});
+    bed.root(Operation::Update, "identity/entity/merge", merge).await.expect(204);
+    put(&bed, "shop/a").await;
+    assert_eq!(next_path(&mut stream).await, "secret/data/shop/a");
+    let disabled = json!({"disabled": true});
+    bed.root(Operation::Update, &format!("identity/entity/id/{other}"), disabled).await.expect(204);
+    put(&bed, "shop/b").await;
+    assert!(stream.next().await.is_none());
+}
+
 #[tokio::test]
 async fn a_reader_that_is_behind_misses_nothing() {
     let bed = Bed::new().await;
@@ -130,7 +202,7 @@ async fn a_reader_that_is_behind_misses_nothing() {
 
 #[tokio::test]
 async fn there_is_a_limit_of_streams_and_each_is_recorded_from_its_beginning_to_its_end() {
-    let limits = SubscriberLimits { in_all: 3, per_token: 2 };
+    let limits = SubscriberLimits { in_all: 3, per_token: 2, ..SubscriberLimits::default() };
     let bed = Bed::configured(VaultConfig { subscribers: limits, ..VaultConfig::default() }).await;
     let watcher = token(&bed, SUBSCRIBER).await;
     let mut first = open(&bed, &watcher, "*", "").await;

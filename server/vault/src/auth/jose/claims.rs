@@ -23,6 +23,8 @@ pub(crate) struct Leeway {
     pub(crate) early: Duration,
     /// A token that says nothing of its beginning began so long before its end.
     pub(crate) unstated: Option<Duration>,
+    /// A token that says nothing of its end ends so long after its beginning. None: it is none.
+    pub(crate) endless: Option<Duration>,
 }
 
 /// What a token has to say.
@@ -61,9 +63,20 @@ impl Expected<'_> {
     }
 
     fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<(Timestamp, Timestamp), Refused> {
-        let expires = date(claims, "exp")?.ok_or(Refused("no expiration time (exp) claim in token"))?;
         let issued = date(claims, "iat")?;
-        let begins = date(claims, "nbf")?.or(issued);
+        let not_before = date(claims, "nbf")?;
+        // As in Vault the later one counts, where the end follows from it.
+        let expires = match (date(claims, "exp")?, issued.max(not_before), self.leeway.endless) {
+            (Some(expires), ..) => expires,
+            (None, Some(begins), Some(life)) => begins.plus(life),
+            (None, None, Some(_)) => {
+                return Err(Refused(
+                    "no issued at (iat), not before (nbf), or expiration time (exp) claims in token",
+                ));
+            }
+            (None, _, None) => return Err(Refused("no expiration time (exp) claim in token")),
+        };
+        let begins = not_before.or(issued);
         let latest = now.plus(self.leeway.early);
         let too_early = match (begins, self.leeway.unstated) {
             (Some(begins), _) => latest < begins,

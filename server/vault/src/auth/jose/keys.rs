@@ -1,7 +1,7 @@
 //! The signing keys of issuers that are asked for them, kept in memory.
 //!
-//! An unknown key id makes it look again, but not more often than every ten seconds: anybody can send a JWT
-//! that names a key nobody has.
+//! An unknown key id, or a signature that none of the keys made, makes it look again, but not more often than every ten
+//! seconds: anybody can send a JWT that nobody signed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use coffer_barrier::MountId;
 use coffer_core::time::Timestamp;
+use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
+use super::Refused;
 use super::key_set::KeySet;
+use super::token::{Claims, Jwt};
 use crate::deps::{FetchKeys, KeysQuery};
 use crate::error::Fail;
 
@@ -100,8 +103,53 @@ impl KeyCache {
         source.fetch(&*self.fetch).await.map(|_| ())
     }
 
+    /// The claims of a token that a key of the mount's issuer signed. A token may name no key, and a new key may have an
+    /// old one's id: before it is refused the issuer is asked, if that may be.
+    pub(crate) async fn claims(
+        &self,
+        mount: MountId,
+        source: &Source,
+        jwt: &Jwt<'_>,
+        algorithms: Option<&[Algorithm]>,
+        now: Timestamp,
+    ) -> Result<Result<Claims, Refused>, Fail> {
+        let set = self.find(mount, source, jwt.key_id(), now).await?;
+        let found = jwt.verify(jwt.candidates(set.keys()), algorithms);
+        if found.is_ok() {
+            return Ok(found);
+        }
+        Ok(match self.newer(mount, source, &set, now).await {
+            Some(set) => jwt.verify(jwt.candidates(set.keys()), algorithms),
+            None => found,
+        })
+    }
+
+    /// Keys that were fetched after these, now if that may be.
+    async fn newer(
+        &self,
+        mount: MountId,
+        source: &Source,
+        than: &Arc<KeySet>,
+        now: Timestamp,
+    ) -> Option<Arc<KeySet>> {
+        let place = self.slot(mount);
+        let _fetching = place.fetching.lock().await;
+        let is_newer = |set: &Arc<KeySet>| !Arc::ptr_eq(set, than);
+        {
+            let mut slot = place.slot(source);
+            if let Some(set) = slot.set.clone().filter(is_newer) {
+                return Some(set);
+            }
+            if !slot.may_ask(now) {
+                return None;
+            }
+        }
+        let fetched = source.fetch(&*self.fetch).await;
+        place.slot(source).take(fetched, now).ok().filter(is_newer)
+    }
+
     /// The keys of a mount, among them the one of this id if the issuer has it.
-    pub(crate) async fn find(
+    async fn find(
         &self,
         mount: MountId,
         source: &Source,
@@ -119,10 +167,9 @@ impl KeyCache {
             if let Some(set) = slot.fresh(kid, now) {
                 return Ok(set);
             }
-            if slot.asked.is_some_and(|at| now < at.plus(PAUSE)) {
+            if !slot.may_ask(now) {
                 return slot.set.clone().ok_or_else(unavailable);
             }
-            slot.asked = Some(now);
         }
         let fetched = source.fetch(&*self.fetch).await;
         place.slot(source).take(fetched, now)
@@ -145,6 +192,15 @@ fn unavailable() -> Fail {
 }
 
 impl Slot {
+    /// Whether the issuer may be asked now; then that is what happens next.
+    fn may_ask(&mut self, now: Timestamp) -> bool {
+        let may = self.asked.is_none_or(|at| now >= at.plus(PAUSE));
+        if may {
+            self.asked = Some(now);
+        }
+        may
+    }
+
     /// The set, if it is young enough to be believed unasked and has this key.
     fn fresh(&self, kid: Option<&str>, now: Timestamp) -> Option<Arc<KeySet>> {
         let set = self.set.as_ref().filter(|_| self.fetched.is_some_and(|at| now < at.plus(LIFE)))?;

@@ -1,6 +1,6 @@
 //! What a role asks of a token's claims, and what it takes out of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Number, Value};
 
@@ -8,6 +8,8 @@ use crate::auth::glob::glob;
 use crate::auth::jose::Claims;
 use crate::error::{Fail, bad};
 
+/// The most groups that a token may say its owner is in.
+const GROUPS_MAX: usize = 256;
 /// The longest text that is taken out of a token.
 const TEXT_BYTES_MAX: usize = 512;
 
@@ -71,23 +73,26 @@ pub(super) fn metadata(
     Ok(metadata)
 }
 
-/// The groups that the token says its owner is in.
+/// The groups that the token says its owner is in, each once.
 pub(super) fn groups(claims: &Claims, name: &str) -> Result<Vec<String>, Fail> {
     let value = claim(claims, name).ok_or_else(|| {
         bad(format!("failed to fetch groups: \"{}\" claim not found in token", shown(name)))
     })?;
     let list = list(value)
         .ok_or_else(|| bad(format!("\"{}\" claim could not be converted to string list", shown(name))))?;
-    let mut groups = Vec::new();
+    let mut groups = BTreeSet::new();
     for entry in list {
         let text = entry
             .as_str()
             .ok_or_else(|| bad(format!("value {entry} in groups claim could not be parsed as string")))?;
         if !text.is_empty() {
-            groups.push(plain(name, text)?);
+            groups.insert(plain(name, text)?);
         }
     }
-    Ok(groups)
+    if groups.len() > GROUPS_MAX {
+        return Err(bad(format!("claim \"{}\" names more than {GROUPS_MAX} groups", shown(name))));
+    }
+    Ok(groups.into_iter().collect())
 }
 
 /// Checks that every bound claim is there with one of its values.
@@ -227,6 +232,12 @@ mod tests {
         let groups = |value: Value| groups(&claims(json!({"g": value})), "g");
         assert_eq!(groups(json!(["a", "", "b"])).unwrap(), ["a", "b"]);
         assert_eq!(groups(json!("a")).unwrap(), ["a"]);
+        assert_eq!(groups(json!(["b", "a", "b"])).unwrap(), ["a", "b"]);
+        let named = |count: usize| json!((0..count).map(|n| format!("g{n}")).collect::<Vec<_>>());
+        assert_eq!(groups(named(256)).unwrap().len(), 256);
+        assert!(groups(named(257)).unwrap_err().to_string().contains("more than 256 groups"));
+        // The same one, however often, is one.
+        assert_eq!(groups(json!(vec!["a"; 1000])).unwrap(), ["a"]);
         for wrong in [json!([5]), json!({"a": 1}), json!(null)] {
             assert!(groups(wrong).is_err());
         }

@@ -76,21 +76,19 @@ async fn verified(
 ) -> Result<Claims, Fail> {
     let invalid = |refused: Refused| bad(format!("error validating token: {refused}"));
     let jwt = Jwt::parse(text).map_err(invalid)?;
-    let given;
-    let asked;
-    let keys = match &config.keys {
+    let algorithms = config.algorithms();
+    let algorithms = algorithms.as_deref();
+    let claims = match &config.keys {
         KeysFrom::Given(texts) => {
-            given = KeySet::from_pem(texts).map_err(invalid)?;
-            &given
+            let keys = KeySet::from_pem(texts).map_err(invalid)?;
+            jwt.verify(jwt.candidates(keys.keys()), algorithms)
         }
         elsewhere => {
             let source = elsewhere.source().ok_or(Fail::Internal("keys from nowhere"))?;
-            asked = ctx.open.keys.find(mount.id, &source, jwt.key_id(), ctx.now).await?;
-            &*asked
+            ctx.open.keys.claims(mount.id, &source, &jwt, algorithms, ctx.now).await?
         }
     };
-    let algorithms = config.algorithms();
-    let claims = jwt.verify(jwt.candidates(keys.keys()), algorithms.as_deref()).map_err(invalid)?;
+    let claims = claims.map_err(invalid)?;
     let expected = Expected {
         issuer: Some(config.issuer()),
         audiences: &role.bound_audiences,

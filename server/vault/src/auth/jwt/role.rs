@@ -99,14 +99,19 @@ impl Role {
         codec::get(reader, &Self::key(mount, name)).await
     }
 
-    /// How far clocks may be apart. `exp` is never left out, so that what Vault has for that case does not count.
+    /// How far clocks may be apart, and what follows from a claim that is left out.
     pub(super) fn leeway(&self) -> Leeway {
         let or = |secs: i64, default: u64| match secs {
             0 => Duration::from_secs(default),
             secs => Duration::from_secs(u64::try_from(secs).unwrap_or(0)),
         };
         let skew = or(self.clock_skew_leeway, 60);
-        Leeway { late: skew, early: skew, unstated: Some(or(self.not_before_leeway, 150)) }
+        Leeway {
+            late: skew,
+            early: skew,
+            unstated: Some(or(self.not_before_leeway, 150)),
+            endless: Some(or(self.expiration_leeway, 150)),
+        }
     }
 }
 

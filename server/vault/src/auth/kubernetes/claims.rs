@@ -9,7 +9,7 @@ use crate::auth::jose::{Claims, Leeway, Refused};
 
 /// How far the clocks of the cluster and of this server may be apart. A token that is over is over.
 pub(super) const LEEWAY: Leeway =
-    Leeway { late: Duration::ZERO, early: Duration::from_secs(30), unstated: None };
+    Leeway { late: Duration::ZERO, early: Duration::from_secs(30), unstated: None, endless: None };
 
 /// The part that Kubernetes adds.
 #[derive(Clone, Debug, Deserialize)]

@@ -133,7 +133,6 @@ async fn write(ctx: &Ctx, mount: &Arc<Mount>) -> Result<Outcome, Fail> {
         codec::put(w, &Config::key(mount), &config).await?;
     });
     ctx.open.keys.forget(mount.id);
-    ctx.open.direct.forget(mount.id);
     written?;
     Ok(Outcome::empty())
 }
@@ -157,14 +156,21 @@ fn wanted(ctx: &Ctx) -> Result<Config, Fail> {
     }
     let reviewer_jwt = text("token_reviewer_jwt")?.map(Zeroizing::new);
     let pem_keys = params::list(&ctx.request.body, "pem_keys")?.unwrap_or_default();
+    let (jwks_url, jwks) = (text("jwks_url")?, text("jwks")?);
+    let keys = !pem_keys.is_empty() || jwks_url.is_some() || jwks.is_some();
     let (local, review) = match ctx.text("verification")?.unwrap_or_default() {
         "local" => (true, false),
+        "token_review" if keys => {
+            return Err(bad(
+                "verification token_review verifies no signature: jwks, jwks_url and pem_keys cannot be set",
+            ));
+        }
         "token_review" => (false, true),
         "both" => (true, true),
         // As in Vault the API server is asked, unless there is only what is needed to do without it.
         "" => {
             let review = issuer.is_empty() || reviewer_jwt.is_some() || !pem_keys.is_empty();
-            (!issuer.is_empty() || !pem_keys.is_empty(), review)
+            (!issuer.is_empty() || keys, review)
         }
         _ => return Err(bad("verification must be local, token_review or both")),
     };
@@ -172,8 +178,8 @@ fn wanted(ctx: &Ctx) -> Result<Config, Fail> {
         issuer,
         host: text("kubernetes_host")?.unwrap_or_default(),
         ca_pem: text("kubernetes_ca_cert")?,
-        jwks_url: text("jwks_url")?,
-        jwks: text("jwks")?,
+        jwks_url,
+        jwks,
         pem_keys,
         local,
         review,

@@ -74,22 +74,13 @@ async fn signed_by_the_cluster(
     jwt: &Jwt<'_>,
     now: Timestamp,
 ) -> Result<Claims, Fail> {
-    let given;
-    let asked;
     let keys = match config.local_keys() {
-        LocalKeys::Set(text) => {
-            given = KeySet::from_jwks(text)?;
-            &given
-        }
-        LocalKeys::Pem(texts) => {
-            given = KeySet::from_pem(texts)?;
-            &given
-        }
+        LocalKeys::Set(text) => KeySet::from_jwks(text)?,
+        LocalKeys::Pem(texts) => KeySet::from_pem(texts)?,
+        // Kubernetes always names the key.
+        LocalKeys::Asked(_) if jwt.key_id().is_none() => return Err(Fail::Login("the JWT names no key")),
         LocalKeys::Asked(source) => {
-            // Kubernetes always names the key.
-            let kid = jwt.key_id().ok_or(Fail::Login("the JWT names no key"))?;
-            asked = open.keys.find(mount.id, &source, Some(kid), now).await?;
-            &*asked
+            return Ok(open.keys.claims(mount.id, &source, jwt, None, now).await??);
         }
     };
     Ok(jwt.verify(jwt.candidates(keys.keys()), None)?)

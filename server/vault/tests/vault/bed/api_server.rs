@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use coffer_vault::{ApiCall, ApiReply, ApiServer, Credential};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 #[derive(Default)]
 pub struct FakeApi {
@@ -15,6 +16,10 @@ pub struct FakeApi {
     pub refuses: Mutex<Option<u16>>,
     /// Who asked: `own`, or the token.
     pub asked_by: Mutex<Vec<String>>,
+    /// Rings at each question.
+    pub came: Notify,
+    /// While somebody holds it there is no answer.
+    pub gate: tokio::sync::Mutex<()>,
 }
 
 impl FakeApi {
@@ -44,7 +49,9 @@ impl FakeApi {
         self.labels.lock().unwrap().insert(namespace.to_owned(), labels);
     }
 
-    pub fn answer(&self, server: &ApiServer, call: &ApiCall) -> Result<ApiReply, String> {
+    pub async fn answer(&self, server: &ApiServer, call: &ApiCall) -> Result<ApiReply, String> {
+        self.came.notify_one();
+        drop(self.gate.lock().await);
         let by = match &server.credential {
             Credential::Own => "own".to_owned(),
             Credential::Given(token) => token.to_string(),
