@@ -75,6 +75,8 @@ pub enum LeaseEvent {
     AttemptFailed {
         /// With what. Never a secret.
         why: String,
+        /// Chance, from 0 to 255: how much of the wait that may be shortened is waited (see [`jittered`]).
+        spread: u8,
     },
     /// An administrator wants it forgotten though the target never confirmed.
     ForceRevoked,
@@ -158,8 +160,10 @@ impl LeaseState {
             ) => Err(illegal),
 
             (S::Revoking { .. } | S::Stuck { .. }, E::TargetCleaned) => Ok(S::Revoked),
-            (S::Revoking { attempt, .. }, E::AttemptFailed { why }) => Ok(failed(attempt, &why, now)),
-            (S::Stuck { .. }, E::AttemptFailed { why }) => Ok(stuck(&why, now)),
+            (S::Revoking { attempt, .. }, E::AttemptFailed { why, spread }) => {
+                Ok(failed(attempt, &why, spread, now))
+            }
+            (S::Stuck { .. }, E::AttemptFailed { why, spread }) => Ok(stuck(&why, spread, now)),
             // Asking again brings the next attempt forward and starts the count anew.
             (S::Revoking { .. } | S::Stuck { .. }, E::RevokeRequested) => Ok(begin),
             (S::Revoking { next_try, .. } | S::Stuck { next_try, .. }, E::Due) if now < next_try => {
@@ -200,16 +204,24 @@ impl LeaseEvent {
     }
 }
 
-fn failed(attempt: u32, why: &str, now: Timestamp) -> LeaseState {
+fn failed(attempt: u32, why: &str, spread: u8, now: Timestamp) -> LeaseState {
     let attempt = attempt.saturating_add(1);
     if attempt >= ATTEMPTS_UNTIL_STUCK {
-        return stuck(why, now);
+        return stuck(why, spread, now);
     }
-    LeaseState::Revoking { attempt, next_try: now.plus(backoff(attempt)) }
+    LeaseState::Revoking { attempt, next_try: now.plus(jittered(backoff(attempt), spread)) }
 }
 
-fn stuck(why: &str, now: Timestamp) -> LeaseState {
-    LeaseState::Stuck { why: why.chars().take(MAX_WHY_CHARS).collect(), next_try: now.plus(MAX_BACKOFF) }
+fn stuck(why: &str, spread: u8, now: Timestamp) -> LeaseState {
+    let next_try = now.plus(jittered(MAX_BACKOFF, spread));
+    LeaseState::Stuck { why: why.chars().take(MAX_WHY_CHARS).collect(), next_try }
+}
+
+/// A wait of which the second half is shortened by chance, so that what failed together is not tried together again:
+/// at 0 the half of `whole`, at 255 all of it.
+pub fn jittered(whole: Duration, spread: u8) -> Duration {
+    let half = whole / 2;
+    half + (whole - half) * u32::from(spread) / 255
 }
 
 /// How long to wait after so many failed attempts: 1 s, 2 s, 4 s ... up to [`MAX_BACKOFF`].

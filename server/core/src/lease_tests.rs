@@ -30,7 +30,7 @@ fn events() -> Vec<LeaseEvent> {
         E::Due,
         E::RevokeRequested,
         E::TargetCleaned,
-        E::AttemptFailed { why: "down".into() },
+        E::AttemptFailed { why: "down".into(), spread: 255 },
         E::ForceRevoked,
     ]
 }
@@ -87,7 +87,7 @@ fn a_failing_revocation_is_never_forgotten() {
     let mut state = LeaseState::Revoking { attempt: 0, next_try: NOW };
     let mut now = NOW;
     for _ in 0..50 {
-        state = state.step(LeaseEvent::AttemptFailed { why: "y".repeat(10_000) }, now).unwrap();
+        state = state.step(LeaseEvent::AttemptFailed { why: "y".repeat(10_000), spread: 255 }, now).unwrap();
         let next = state.due().expect("still to be tried");
         assert!(next > now && next.saturating_sub(now) <= MAX_BACKOFF);
         now = next;
@@ -146,4 +146,24 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn chance_takes_at_most_half_of_a_wait() {
+    let whole = Duration::from_secs(300);
+    assert_eq!(jittered(whole, 255), whole);
+    assert_eq!(jittered(whole, 0), whole / 2);
+    for spread in 0..255 {
+        assert!(jittered(whole, spread) < jittered(whole, spread + 1));
+    }
+}
+
+#[test]
+fn leases_that_failed_together_are_not_tried_together() {
+    let next = |spread| {
+        let event = LeaseEvent::AttemptFailed { why: "down".into(), spread };
+        LeaseState::Revoking { attempt: 3, next_try: at(0) }.step(event, at(0)).unwrap().due()
+    };
+    assert!(next(10) < next(200));
+    assert_eq!(next(255), Some(at(8000)));
 }

@@ -13,7 +13,7 @@ use crate::auth::approle;
 use crate::door::Door;
 use crate::error::Fail;
 use crate::open::{Open, Surroundings};
-use crate::{rotations, sweep, sys};
+use crate::{lease, rotations, sweep, sys};
 
 /// How often most of it is done.
 const TICK: Duration = Duration::from_secs(1);
@@ -25,6 +25,8 @@ const LOG_STREAMS_KEEP: usize = 8;
 /// Every how many ticks the change log is trimmed, beginning with the first: a server that never lives long must
 /// not fill the store.
 const TRIM_EVERY: u64 = 60;
+/// Every how many ticks it is counted what waits to be taken back.
+const MEASURE_EVERY: u64 = 10;
 /// How often the change log's mark is published.
 const PUBLISH: Duration = Duration::from_millis(100);
 
@@ -103,6 +105,7 @@ async fn flush(around: &Arc<Surroundings>) {
 async fn sweep_regularly(door: Arc<Door>, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut count: u64 = 0;
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let Some(open) = door.open() else { continue };
         let result = sweep::sweep(&open).await;
@@ -110,6 +113,10 @@ async fn sweep_regularly(door: Arc<Door>, shutdown: CancellationToken) {
             open.around.metrics.sweeper_errors.inc();
         }
         report("sweep", result);
+        if count.is_multiple_of(MEASURE_EVERY) {
+            report("counting what waits to be taken back", lease::measure(&open).await);
+        }
+        count += 1;
     }
 }
 

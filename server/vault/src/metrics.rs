@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     pub(crate) revoke_failures: IntCounter,
     pub(crate) leases_overdue: IntGauge,
     pub(crate) leases_stuck: IntGauge,
+    pub(crate) targets_failing: IntGauge,
     pub(crate) subscribers: IntGauge,
     pub(crate) passwords_hashed: IntCounter,
     pub(crate) sweeper_errors: IntCounter,
@@ -58,8 +59,18 @@ impl Metrics {
                 "coffer_lease_revoke_failures_total",
                 "Failed attempts at revoking a lease",
             )?,
-            leases_overdue: gauge("coffer_leases_overdue", "Leases due at the last sweep, up to one batch")?,
-            leases_stuck: gauge("coffer_leases_stuck", "Stuck leases met at the last sweep")?,
+            leases_overdue: gauge(
+                "coffer_leases_overdue",
+                "Leases whose time is over and whose credential is not known to be gone",
+            )?,
+            leases_stuck: gauge(
+                "coffer_leases_stuck",
+                "Those of them that could not be taken back in many tries",
+            )?,
+            targets_failing: gauge(
+                "coffer_lease_targets_failing",
+                "Targets that failed several times in a row, whichever lease it was about",
+            )?,
             subscribers: gauge(
                 "coffer_event_subscribers",
                 "Streams of events and waiting reads at this moment",

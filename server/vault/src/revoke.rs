@@ -12,13 +12,15 @@ use coffer_core::token::TokenHash;
 
 use crate::codec::{self, transact};
 use crate::error::Fail;
-use crate::lease::{self, LeaseEntry};
+use crate::lease::{self, Begun};
 use crate::open::Open;
 use crate::rows;
 use crate::token::{Dying, clear_cubbyhole_in};
 
 /// How many rows one step looks at.
 const PAGE: usize = 500;
+/// About how many leases of one revocation are put in front of their queues.
+const AWAITED_MAX: usize = 10_000;
 
 /// Revokes a token, all its descendants and all their leases. When this returns, none of the tokens is served any
 /// more, and their leases are gone or, after the configured wait, at least on their way. False if it
@@ -50,9 +52,9 @@ pub(crate) async fn cascade(open: &Arc<Open>, dying: Vec<Dying>, wait: Duration)
         at += 1;
         line.extend(kill_children(open, &dead.hash).await?);
     }
-    let mut begun: Vec<LeaseEntry> = Vec::new();
+    let mut begun: Vec<Begun> = Vec::new();
     for dead in &line {
-        begun.extend(mark_leases(open, &dead.hash).await?);
+        mark_leases(open, &dead.hash, &mut begun).await?;
         bury(open, dead).await?;
     }
     lease::execute_all(open, begun, wait).await;
@@ -94,15 +96,18 @@ async fn kill_children(open: &Arc<Open>, parent: &TokenHash) -> Result<Vec<Dying
 }
 
 /// Marks the leases of a dead token, whether issued or about to be: the snapshot is later than the kill.
-async fn mark_leases(open: &Arc<Open>, hash: &TokenHash) -> Result<Vec<LeaseEntry>, Fail> {
-    let mut begun = Vec::new();
+async fn mark_leases(open: &Arc<Open>, hash: &TokenHash, begun: &mut Vec<Begun>) -> Result<(), Fail> {
     loop {
         let page: Vec<(RowKey, String)> = page(open, &rows::token_leases(hash)).await?;
         if page.is_empty() {
-            return Ok(begun);
+            return Ok(());
         }
         let (keys, ids): (Vec<_>, Vec<_>) = page.into_iter().unzip();
-        begun.extend(lease::begin_revoke(open, &ids, open.now()).await?);
+        let marked = lease::begin_revoke(open, &ids, open.now()).await?;
+        // The others wait in their queues as well, only not in front.
+        if begun.len() < AWAITED_MAX {
+            begun.extend(marked);
+        }
         delete_all(open, &keys).await?;
     }
 }

@@ -8,14 +8,18 @@ use coffer_core::policy::PolicyName;
 use coffer_core::time::Timestamp;
 use coffer_core::token::{Accessor, TokenHash};
 
+use crate::lease::TargetKey;
+
 /// All tokens by the time something is to be done about them: expiry while alive, the end of the tombstone after.
 pub(crate) const TOKEN_DUE: &str = "token-due";
 /// The accessors of all living tokens, by age, for LIST.
 pub(crate) const ACCESSORS: &str = "token-accessors";
 /// Revoked tokens whose children and leases are still to be dealt with. Survives a crash in between.
 pub(crate) const DYING: &str = "token-dying";
-/// All leases by the time something is to be done about them.
+/// All leases that nobody has begun to take back, by the time something is to be done about them.
 pub(crate) const LEASE_DUE: &str = "lease-due";
+/// The targets that ever had something in their queue.
+pub(crate) const LEASE_TARGETS: &str = "lease-targets";
 /// Mounts of both classes. The row is the mount itself, so it can be guarded.
 pub(crate) const MOUNTS: &str = "mounts";
 /// Pod tombstones by the time no JWT of that pod can live any more.
@@ -130,6 +134,22 @@ pub(crate) fn lease_path(id: &str) -> String {
 /// In [`LEASE_DUE`].
 pub(crate) fn lease_due(due: Timestamp, id: &str) -> RowKey {
     RowKey::ordered(MountId::SYSTEM, LEASE_DUE, due.as_millis(), id.as_bytes())
+}
+
+/// In [`LEASE_TARGETS`].
+pub(crate) fn lease_target(target: &TargetKey) -> RowKey {
+    let id = format!("{}/{}", target.mount.to_hex(), target.name);
+    RowKey::ordered(MountId::SYSTEM, LEASE_TARGETS, 0, id.as_bytes())
+}
+
+/// The family of leases that are to be taken back at a target, by the time of the next try.
+pub(crate) fn lease_queue(target: &TargetKey) -> String {
+    format!("lease-queue/{}/{}", target.mount.to_hex(), target.name)
+}
+
+/// One lease in it.
+pub(crate) fn lease_queued(target: &TargetKey, due: Timestamp, id: &str) -> RowKey {
+    RowKey::ordered(MountId::SYSTEM, &lease_queue(target), due.as_millis(), id.as_bytes())
 }
 
 /// The family of leases that a token holds and that nobody has begun to revoke.

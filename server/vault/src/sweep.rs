@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use coffer_barrier::{MountId, Read, RowKey, Writer};
 use coffer_core::audit::{AuditRecord, RecordType};
-use coffer_core::lease::LeaseState;
 use coffer_core::time::Timestamp;
 use coffer_core::token::TokenHash;
 
@@ -24,12 +23,11 @@ use crate::token::{Dying, TokenEntry, Tokens};
 
 /// How many rows of a kind are taken at a time.
 const BATCH: usize = 1000;
-/// The most batches of one sweep: a target that never answers must not keep tokens from expiring.
+/// The most batches of a kind in one sweep: many leases must not keep tokens from expiring.
 const BATCHES_MAX: usize = 50;
-/// How long a sweep waits for the targets of one batch.
-const BATCH_WAIT: Duration = Duration::from_secs(10);
 
-/// Sweeps once: tombstones are looked at last, they do no harm. A step that fails keeps none of the others from
+/// Sweeps once, and waits for no target: what is to be taken back is in the targets' queues when this returns, and
+/// those are worked at. Tombstones are looked at last, they do no harm. A step that fails keeps none of the others from
 /// being taken: one bad row must not let every credential live on. Returns the first failure.
 pub(crate) async fn sweep(open: &Arc<Open>) -> Result<(), Fail> {
     // Explicit revocations first: somebody waits for them, or did when this server went down.
@@ -56,7 +54,7 @@ async fn due<T: serde::de::DeserializeOwned>(
 /// Goes on with revocations that were begun and not finished.
 async fn finish_dying(open: &Arc<Open>) -> Result<(), Fail> {
     let dying: Vec<(RowKey, Dying)> = due(open, rows::DYING, u64::MAX).await?;
-    revoke::cascade(open, dying.into_iter().map(|(_, dead)| dead).collect(), BATCH_WAIT).await
+    revoke::cascade(open, dying.into_iter().map(|(_, dead)| dead).collect(), Duration::ZERO).await
 }
 
 async fn expire_tokens(open: &Arc<Open>) -> Result<(), Fail> {
@@ -75,7 +73,7 @@ async fn expire_tokens(open: &Arc<Open>) -> Result<(), Fail> {
             }
         }
         // All of them are dead before the first target is asked: a slow one holds up no token.
-        revoke::cascade(open, dying, BATCH_WAIT).await?;
+        revoke::cascade(open, dying, Duration::ZERO).await?;
     }
     Ok(())
 }
@@ -130,27 +128,18 @@ async fn settle_token(
 }
 
 async fn expire_leases(open: &Arc<Open>) -> Result<(), Fail> {
-    let mut stuck = 0;
-    let mut seen = 0;
+    let mut swept = Ok(());
     for _ in 0..BATCHES_MAX {
         let now = open.now();
         let page: Vec<(RowKey, String)> = due(open, rows::LEASE_DUE, now.as_millis()).await?;
-        if page.is_empty() {
-            break;
-        }
-        seen += page.len();
         let ids: Vec<String> = page.into_iter().map(|(_, id)| id).collect();
-        let begun = lease::begin_due(open, &ids, now).await?;
-        if begun.is_empty() && ids.len() < BATCH {
+        swept = lease::begin_due(open, &ids, now).await.map(|_| ());
+        if ids.len() < BATCH || swept.is_err() {
             break;
         }
-        stuck += begun.iter().filter(|l| matches!(l.state, LeaseState::Stuck { .. })).count();
-        lease::execute_all(open, begun, BATCH_WAIT).await;
     }
-    let metrics = &open.around.metrics;
-    metrics.leases_overdue.set(i64::try_from(seen).unwrap_or(i64::MAX));
-    metrics.leases_stuck.set(i64::try_from(stuck).unwrap_or(i64::MAX));
-    Ok(())
+    // Whatever became of the new ones: those that wait already have their turn.
+    swept.and(open.leases.queues.wake(open).await)
 }
 
 async fn clear_tombstones(open: &Open) -> Result<(), Fail> {

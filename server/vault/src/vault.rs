@@ -34,7 +34,7 @@ use crate::request::{Refusal, Reply, Request, StatusRequest};
 use crate::rows;
 use crate::status;
 use crate::token::{TokenEntry, Tokens};
-use crate::{rotations, sweep};
+use crate::{lease, rotations, sweep};
 
 /// The secrets engines of this version.
 pub fn standard_engines() -> Vec<Arc<dyn Engine>> {
@@ -175,11 +175,13 @@ impl Vault {
         background::run(Arc::clone(&self.around), Arc::clone(&self.door), shutdown).await;
     }
 
-    /// Sweeps once, now: what the background does every second. For whoever moves the clock himself.
+    /// Sweeps once, now: what the background does every second; but waits for the targets. For whoever moves the clock himself.
     pub async fn sweep(&self) -> Result<(), VaultError> {
         match self.door.open() {
             Some(open) => {
                 let swept = sweep::sweep(&open).await;
+                open.leases.queues.idle().await;
+                let swept = swept.and(lease::measure(&open).await);
                 Ok(rotations::sweep(&open).await.and(swept)?)
             }
             None => Ok(()),

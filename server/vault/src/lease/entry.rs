@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use coffer_barrier::MountId;
+use coffer_barrier::{MountId, RowKey};
 use coffer_core::lease::{LeaseError, LeaseEvent, LeaseState, Limits};
 use coffer_core::secret::SecretBytes;
 use coffer_core::time::Timestamp;
@@ -14,12 +14,12 @@ use coffer_core::token::{Accessor, TokenHash};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use super::TargetKey;
 use crate::outage::Outage;
+use crate::rows;
 
 /// How long a credential may take from intent to delivery. After that its lease is cleaned.
 pub(crate) const ISSUE_DEADLINE: Duration = Duration::from_secs(60);
-/// How long one attempt at revoking may take before the sweeper makes another.
-pub(crate) const ATTEMPT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A lease as stored.
 #[derive(Serialize, Deserialize)]
@@ -48,7 +48,10 @@ pub(crate) struct LeaseEntry {
     /// What the engine needs; may hold the credential.
     pub(crate) payload: Payload,
     pub(crate) state: LeaseState,
-    /// An attempt at the target is under way until then at most.
+    /// It waits in the queue of its target; else it is in the order of all leases.
+    #[serde(default)]
+    pub(crate) queued: bool,
+    /// Not to be looked at before then. Older versions wrote that at each attempt; it is never set any more.
     pub(crate) busy_until: Option<Timestamp>,
     /// Taken away before it was delivered, and to be cleaned once more at this time: a creation on its way to the
     /// target may have arrived after the first cleaning.
@@ -66,6 +69,20 @@ impl LeaseEntry {
     pub(crate) fn due(&self) -> Timestamp {
         let due = self.state.due().or(self.clean_again).unwrap_or(Timestamp::ZERO);
         self.busy_until.map_or(due, |busy| due.max(busy))
+    }
+
+    /// Where it is taken back.
+    pub(crate) fn target(&self) -> TargetKey {
+        TargetKey { mount: self.mount, name: self.target.clone() }
+    }
+
+    /// The row that it is found by when something is to be done about it.
+    pub(crate) fn due_row(&self) -> RowKey {
+        if self.queued {
+            rows::lease_queued(&self.target(), self.due(), &self.id)
+        } else {
+            rows::lease_due(self.due(), &self.id)
+        }
     }
 
     /// When it ends unless renewed, if it was delivered and nobody has begun to take it away.
@@ -131,5 +148,27 @@ impl<'de> Deserialize<'de> for Payload {
         let text = Zeroizing::new(String::deserialize(deserializer)?);
         let bytes = STANDARD.decode(text.as_bytes()).map_err(serde::de::Error::custom)?;
         Ok(Self(SecretBytes::new(bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What version 0.1.0 wrote while it was taking a lease back.
+    const OLD: &str = r#"{"id":"database/creds/orders/x","mount":"000102030405060708090a0b0c0d0e0f",
+        "mount_path":"database/","path":"database/creds/orders",
+        "token":"0000000000000000000000000000000000000000000000000000000000000000","accessor":"abcdefghijklmnopqrstuvwx","display_name":"d",
+        "metadata":{},"issued":1000,"renewed":null,"ttl":{"secs":60,"nanos":0},"max_ttl":{"secs":600,"nanos":0},
+        "token_expiry":null,"renewable":true,"target":"config/sim","payload":"",
+        "state":{"state":"revoking","attempt":2,"next_try":5000},"busy_until":31000,"clean_again":null}"#;
+
+    #[test]
+    fn a_lease_that_an_older_version_was_taking_back_is_found_where_that_put_it() {
+        let mut lease: LeaseEntry = serde_json::from_str(OLD).unwrap();
+        assert!(lease.due_row() == rows::lease_due(Timestamp::from_millis(31_000), &lease.id));
+        (lease.queued, lease.busy_until) = (true, None);
+        let queued = rows::lease_queued(&lease.target(), Timestamp::from_millis(5000), &lease.id);
+        assert!(lease.due_row() == queued);
     }
 }

@@ -66,6 +66,7 @@ pub(crate) async fn issue(
         target: issue.target,
         payload: Payload(issue.payload),
         state: LeaseState::Issuing { deadline: now.plus(ISSUE_DEADLINE) },
+        queued: false,
         busy_until: None,
         clean_again: None,
     };
@@ -142,9 +143,9 @@ async fn create(open: &Open, mount: &Mount, lease: &LeaseEntry) -> Result<(), Fa
 async fn activate_in(writer: &mut Writer, id: &str, expires: Timestamp, now: Timestamp) -> Result<(), Fail> {
     let revoked = || Fail::Unavailable("the lease was revoked while it was being issued".into());
     let Some(mut lease) = Leases::get_in(writer, id).await? else { return Err(revoked()) };
-    let was_due = lease.due();
+    let was = lease.due_row();
     lease.step(LeaseEvent::Issued { expires }, now).map_err(|_| revoked())?;
-    Leases::update_in(writer, was_due, &lease).await
+    Leases::update_in(writer, was, &lease).await
 }
 
 /// Takes back what was not delivered; the sweeper goes on if this does not get through.

@@ -5,46 +5,39 @@
 mod entry;
 mod issue;
 mod ops;
+mod queue;
 mod revoke;
+mod target;
+mod waiting;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use coffer_barrier::{Barrier, MountId, Read, Writer};
-use coffer_core::time::Timestamp;
-use tokio::sync::Semaphore;
+use coffer_barrier::{Barrier, MountId, Read, RowKey, Writer};
+use coffer_core::lease::LeaseState;
 
 pub(crate) use entry::{LeaseEntry, Payload};
 pub(crate) use issue::issue;
 pub(crate) use ops::handle;
-pub(crate) use revoke::{begin_due, begin_revoke, execute_all};
+pub(crate) use queue::{Begun, execute_all};
+pub(crate) use revoke::{begin_due, begin_revoke, begin_the_rest};
+pub(crate) use target::TargetKey;
+pub(crate) use waiting::{health, measure};
+
+use queue::{Queued, Queues};
 
 use crate::codec;
 use crate::error::Fail;
 use crate::rows;
 
-/// How many revocations run at one target at a time.
-const PER_TARGET: usize = 4;
-
 /// The leases.
 pub(crate) struct Leases {
     pub(crate) barrier: Arc<Barrier>,
-    /// One queue per mount and target. Grows with targets, of which there are few.
-    targets: Mutex<HashMap<(MountId, String), Arc<Semaphore>>>,
-    /// Leases that somebody is taking back right now.
-    in_flight: Mutex<HashSet<String>>,
+    pub(crate) queues: Queues,
 }
 
 impl Leases {
     pub(crate) fn new(barrier: Arc<Barrier>) -> Self {
-        Self { barrier, targets: Mutex::default(), in_flight: Mutex::default() }
-    }
-
-    /// The queue of a target.
-    fn queue(&self, mount: MountId, target: &str) -> Arc<Semaphore> {
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let queue = targets.entry((mount, target.to_owned()));
-        Arc::clone(queue.or_insert_with(|| Arc::new(Semaphore::new(PER_TARGET))))
+        Self { barrier, queues: Queues::new() }
     }
 
     /// A lease, or none.
@@ -64,34 +57,38 @@ impl Leases {
     /// Within a transaction: writes a new lease and everything it is found by.
     pub(crate) async fn insert_in(writer: &mut Writer, lease: &LeaseEntry) -> Result<(), Fail> {
         codec::put(writer, &rows::lease(&lease.id), lease).await?;
-        codec::put(writer, &rows::lease_due(lease.due(), &lease.id), &lease.id).await?;
+        Self::put_due_in(writer, lease).await?;
         codec::put(writer, &rows::token_lease(&lease.token, lease.issued, &lease.id), &lease.id).await?;
         writer.link(MountId::SYSTEM, &rows::lease_path(&lease.id)).await?;
         Ok(())
     }
 
-    /// Within a transaction: writes a changed lease; `was_due` is when the stored one was.
-    pub(crate) async fn update_in(
-        writer: &mut Writer,
-        was_due: Timestamp,
-        lease: &LeaseEntry,
-    ) -> Result<(), Fail> {
-        codec::put(writer, &rows::lease(&lease.id), lease).await?;
-        if was_due != lease.due() {
-            writer.delete(&rows::lease_due(was_due, &lease.id)).await?;
-            codec::put(writer, &rows::lease_due(lease.due(), &lease.id), &lease.id).await?;
+    /// The row that it is found by when it is due.
+    async fn put_due_in(writer: &mut Writer, lease: &LeaseEntry) -> Result<(), Fail> {
+        if lease.queued {
+            let stuck = matches!(lease.state, LeaseState::Stuck { .. });
+            let confirmed = lease.state == LeaseState::Revoked;
+            let queued = Queued { id: lease.id.clone(), stuck, confirmed };
+            return codec::put(writer, &lease.due_row(), &queued).await;
         }
-        Ok(())
+        codec::put(writer, &lease.due_row(), &lease.id).await
+    }
+
+    /// Within a transaction: writes a changed lease; `was` is the row that the stored one is found by when it is due.
+    pub(crate) async fn update_in(writer: &mut Writer, was: RowKey, lease: &LeaseEntry) -> Result<(), Fail> {
+        codec::put(writer, &rows::lease(&lease.id), lease).await?;
+        if was != lease.due_row() {
+            writer.delete(&was).await?;
+        } else if !lease.queued {
+            return Ok(());
+        }
+        Self::put_due_in(writer, lease).await
     }
 
     /// Within a transaction: removes a lease and everything it is found by.
-    pub(crate) async fn remove_in(
-        writer: &mut Writer,
-        was_due: Timestamp,
-        lease: &LeaseEntry,
-    ) -> Result<(), Fail> {
+    pub(crate) async fn remove_in(writer: &mut Writer, was: &RowKey, lease: &LeaseEntry) -> Result<(), Fail> {
         writer.delete(&rows::lease(&lease.id)).await?;
-        writer.delete(&rows::lease_due(was_due, &lease.id)).await?;
+        writer.delete(was).await?;
         writer.delete(&rows::token_lease(&lease.token, lease.issued, &lease.id)).await?;
         writer.unlink(MountId::SYSTEM, &rows::lease_path(&lease.id)).await?;
         Ok(())

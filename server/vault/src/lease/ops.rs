@@ -2,16 +2,15 @@
 //!
 //! A token may touch its own leases only, unless it has `sudo` on the path.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coffer_barrier::Writer;
-use coffer_core::lease::{LeaseError, LeaseEvent, LeaseState, renewed_expiry};
+use coffer_core::lease::{LeaseError, LeaseEvent, renewed_expiry};
 use coffer_core::time::Timestamp;
 use coffer_engines::ReadView;
 use serde_json::{Map, Value, json};
 
-use super::{LeaseEntry, Leases, well_formed};
+use super::{LeaseEntry, Leases, waiting, well_formed};
 use crate::codec::transact;
 use crate::error::{Fail, bad};
 use crate::open::Open;
@@ -35,7 +34,11 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
     }
     if rest == "count" {
         only(&ctx.request, &[Operation::Read])?;
-        return count(ctx).await;
+        return waiting::count(ctx).await;
+    }
+    if rest.is_empty() {
+        only(&ctx.request, &[Operation::Read])?;
+        return waiting::list(ctx).await;
     }
     only(&ctx.request, &[Operation::Update])?;
     if rest == "tidy" {
@@ -58,24 +61,6 @@ pub(crate) async fn handle(ctx: &mut Ctx, permitted: &Permitted, rest: &str) -> 
         "revoke" => revoke_one(ctx, permitted, &id).await,
         _ => Err(Fail::NoRoute(ctx.request.path.clone())),
     }
-}
-
-/// How many leases could not be taken back in spite of many tries, in all and by mount. As in Vault, only that kind is
-/// counted, and it must be named.
-async fn count(ctx: &Ctx) -> Result<Outcome, Fail> {
-    if ctx.request.query.get("type").map(String::as_str) != Some("irrevocable") {
-        return Ok(Outcome::not_found());
-    }
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for id in ctx.open.leases.below("", PREFIX_MAX).await? {
-        let Some(lease) = ctx.open.leases.get(&id).await? else { continue };
-        if matches!(lease.state, LeaseState::Stuck { .. }) {
-            let mount = ctx.open.mounts.by_id(lease.mount).map(|mount| mount.accessor.clone());
-            *counts.entry(mount.unwrap_or_default()).or_default() += 1;
-        }
-    }
-    let all: u64 = counts.values().sum();
-    Ok(Outcome::data(json!({ "counts": counts, "lease_count": all })))
 }
 
 /// What the background does every second, once more now.
@@ -171,12 +156,12 @@ async fn renew_in(
     let Some(mut lease) = Leases::get_in(writer, id).await? else { return Err(bad("lease not found")) };
     // A lease that outlived its holder is about to go, and is not kept alive.
     open.tokens.guard_alive(writer, &lease.token.clone(), now).await?;
-    let was_due = lease.due();
+    let was = lease.due_row();
     lease.with_grace(open.outage.as_ref());
     let expires = next_end(&lease, increment, now)?;
     lease.step(LeaseEvent::Renewed { expires }, now).map_err(|error| bad(error.to_string()))?;
     lease.renewed = Some(now);
-    Leases::update_in(writer, was_due, &lease).await?;
+    Leases::update_in(writer, was, &lease).await?;
     Ok(lease)
 }
 

@@ -3,35 +3,38 @@
 //! No lease is ever forgotten: what cannot be revoked stays, visibly, and is tried again.
 
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use coffer_barrier::Writer;
+use coffer_barrier::{Read, Writer};
 use coffer_core::audit::{AuditRecord, RecordType};
 use coffer_core::lease::{LeaseEvent, LeaseState};
 use coffer_core::time::Timestamp;
-use coffer_engines::ReadView;
+use coffer_engines::{EngineError, ReadView};
 
-use super::entry::{ATTEMPT_DEADLINE, ISSUE_DEADLINE};
-use super::{LeaseEntry, Leases};
-use crate::codec::transact;
+use super::entry::ISSUE_DEADLINE;
+use super::target::{Target, TargetKey};
+use super::{Begun, LeaseEntry, Leases};
+use crate::codec::{self, transact};
 use crate::error::Fail;
 use crate::events::Draft;
 use crate::open::Open;
 use crate::rows;
 
-/// How long one call to a target may take: shorter than the time the lease counts as being worked on.
+/// How long one call to a target may take.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(25);
 /// How many leases one transaction marks.
 const BATCH: usize = 100;
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attempt {
+pub(super) enum Attempt {
     /// The credential is gone.
     Gone,
     /// Not yet; it will be tried again.
     Pending,
+    /// What came of it could not be written down, or nothing could be read: the store is not as it should be.
+    Lost,
 }
 
 /// Why leases are taken back.
@@ -39,37 +42,56 @@ pub(crate) enum Attempt {
 enum Cause {
     Asked,
     Due,
+    /// Asked for before; those that are being taken back go on at their own pace.
+    GoingOn,
 }
 
 /// Somebody wants these leases gone: makes it durable, and gives back those to be worked on. Ids of leases that
 /// do not exist are passed over.
-pub(crate) async fn begin_revoke(
-    open: &Open,
-    ids: &[String],
-    now: Timestamp,
-) -> Result<Vec<LeaseEntry>, Fail> {
+pub(crate) async fn begin_revoke(open: &Open, ids: &[String], now: Timestamp) -> Result<Vec<Begun>, Fail> {
     begin(open, ids, now, Cause::Asked).await
 }
 
 /// The sweeper found these leases due: as [`begin_revoke`], but those that have time left after all are only moved
 /// to where they belong.
-pub(crate) async fn begin_due(open: &Open, ids: &[String], now: Timestamp) -> Result<Vec<LeaseEntry>, Fail> {
+pub(crate) async fn begin_due(open: &Open, ids: &[String], now: Timestamp) -> Result<Vec<Begun>, Fail> {
     begin(open, ids, now, Cause::Due).await
 }
 
-async fn begin(open: &Open, ids: &[String], now: Timestamp, cause: Cause) -> Result<Vec<LeaseEntry>, Fail> {
+/// As [`begin_revoke`], but those that are being taken back already are left to their queues.
+pub(crate) async fn begin_the_rest(open: &Open, ids: &[String], now: Timestamp) -> Result<Vec<Begun>, Fail> {
+    begin(open, ids, now, Cause::GoingOn).await
+}
+
+async fn begin(open: &Open, ids: &[String], now: Timestamp, cause: Cause) -> Result<Vec<Begun>, Fail> {
     let mut begun = Vec::new();
     for batch in ids.chunks(BATCH) {
-        let marked: Vec<LeaseEntry> = transact!(open.barrier, |w| {
+        let marked: Vec<Begun> = transact!(open.barrier, |w| {
             let mut marked = Vec::new();
+            let mut new = HashSet::new();
             for id in batch {
-                marked.extend(begin_in(open, w, id, now, cause).await?);
+                let Some(lease) = begin_in(open, w, id, now, cause).await? else { continue };
+                let target = lease.target();
+                if !open.leases.queues.knows(&target) && new.insert((target.mount, target.name.clone())) {
+                    register_in(w, &target).await?;
+                }
+                marked.push(Begun { id: lease.id, target });
             }
             marked
         })?;
+        open.leases.queues.note(marked.iter().map(|one| &one.target));
         begun.extend(marked);
     }
     Ok(begun)
+}
+
+/// A target's row is written once. It is never removed while its mount is there, so it need not be guarded.
+async fn register_in(writer: &mut Writer, target: &TargetKey) -> Result<(), Fail> {
+    let row = rows::lease_target(target);
+    if !(&*writer as &dyn Read).exists(&row).await? {
+        codec::put(writer, &row, target).await?;
+    }
+    Ok(())
 }
 
 async fn begin_in(
@@ -80,17 +102,20 @@ async fn begin_in(
     cause: Cause,
 ) -> Result<Option<LeaseEntry>, Fail> {
     let Some(mut lease) = Leases::get_in(writer, id).await? else { return Ok(None) };
-    let was_due = lease.due();
+    let was = lease.due_row();
     let before = lease.state.clone();
     if cause == Cause::Due {
-        if was_due > now {
+        if lease.due() > now {
             return Ok(None);
         }
         lease.with_grace(open.outage.as_ref());
         if lease.state != before && lease.due() > now {
-            Leases::update_in(writer, was_due, &lease).await?;
+            Leases::update_in(writer, was, &lease).await?;
             return Ok(None);
         }
+    }
+    if cause == Cause::GoingOn && lease.queued {
+        return Ok(None);
     }
     if let LeaseState::Issuing { deadline } = before {
         lease.clean_again = Some(deadline.plus(ISSUE_DEADLINE));
@@ -103,8 +128,9 @@ async fn begin_in(
     } else if cause == Cause::Asked {
         return Ok(None);
     }
-    lease.busy_until = Some(now.plus(ATTEMPT_DEADLINE));
-    Leases::update_in(writer, was_due, &lease).await?;
+    lease.queued = true;
+    lease.busy_until = None;
+    Leases::update_in(writer, was, &lease).await?;
     writer.delete(&rows::token_lease(&lease.token, lease.issued, id)).await?;
     Ok(Some(lease))
 }
@@ -117,13 +143,13 @@ pub(super) async fn forget(open: &Open, ids: &[String]) -> Result<usize, Fail> {
             let mut gone = Vec::new();
             for id in batch {
                 let Some(mut lease) = Leases::get_in(w, id).await? else { continue };
-                let was_due = lease.due();
+                let was = lease.due_row();
                 // The target has confirmed; what is left is the row that has it cleaned once more.
                 if lease.state == LeaseState::Revoked {
                     continue;
                 }
                 if lease.step(LeaseEvent::ForceRevoked, open.now()).is_ok() {
-                    Leases::remove_in(w, was_due, &lease).await?;
+                    Leases::remove_in(w, &was, &lease).await?;
                     gone.push(lease);
                 }
             }
@@ -137,72 +163,102 @@ pub(super) async fn forget(open: &Open, ids: &[String]) -> Result<usize, Fail> {
     Ok(forgotten)
 }
 
-/// Works on leases, each in the queue of its target. Waits up to `wait` for all of them, then lets the rest go on in
-/// the background. True if all are gone.
-pub(crate) async fn execute_all(open: &Arc<Open>, leases: Vec<LeaseEntry>, wait: Duration) -> bool {
-    let tasks: Vec<_> = leases
-        .into_iter()
-        .map(|lease| {
-            let open = Arc::clone(open);
-            tokio::spawn(async move { execute(&open, lease).await })
-        })
-        .collect();
-    if tasks.is_empty() {
-        return true;
-    }
-    let all = futures::future::join_all(tasks);
-    match tokio::time::timeout(wait, all).await {
-        Ok(results) => results.into_iter().all(|r| matches!(r, Ok(Attempt::Gone))),
-        Err(_) => false,
+/// One attempt at a lease in its target's queue. `due`: when it was, as the store has it; none if somebody asks.
+pub(super) async fn attempt_queued(
+    open: &Arc<Open>,
+    target: &Target,
+    id: &str,
+    due: Option<Timestamp>,
+) -> Attempt {
+    match attempt_found(open, target, id, due).await {
+        Ok(attempt) => attempt,
+        Err(error) => {
+            // The target is clean or not; the row says "revoking" either way, so it is tried again.
+            tracing::warn!(lease = %id, %error, "a lease could not be read, or the end of its revocation not written");
+            Attempt::Lost
+        }
     }
 }
 
-/// Holds a lease's place among those being worked on.
-struct InFlight<'a> {
-    set: &'a std::sync::Mutex<HashSet<String>>,
-    id: String,
-}
-
-impl<'a> InFlight<'a> {
-    fn enter(leases: &'a Leases, id: &str) -> Option<Self> {
-        let mut set = leases.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        set.insert(id.to_owned()).then(|| Self { set: &leases.in_flight, id: id.to_owned() })
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.set.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
-}
-
-/// One attempt at one lease.
-async fn execute(open: &Arc<Open>, lease: LeaseEntry) -> Attempt {
-    let Some(_place) = InFlight::enter(&open.leases, &lease.id) else { return Attempt::Pending };
-    let queue = open.leases.queue(lease.mount, &lease.target);
-    let Ok(_turn) = queue.acquire().await else { return Attempt::Pending };
-    let result = attempt(open, &lease).await;
-    let (attempt, note) = match result {
-        Ok(()) => (Attempt::Gone, None),
-        Err(why) => (Attempt::Pending, Some(why)),
+async fn attempt_found(
+    open: &Arc<Open>,
+    target: &Target,
+    id: &str,
+    due: Option<Timestamp>,
+) -> Result<Attempt, Fail> {
+    let lease = open.leases.get(id).await?;
+    let Some(lease) = lease.filter(|lease| is_at(lease, target, due)) else {
+        if let Some(due) = due {
+            transact!(open.barrier, |w| drop_stale_in(w, target, id, due).await?)?;
+        }
+        return Ok(Attempt::Gone);
     };
-    if let Err(error) = settle(open, &lease, note.as_deref()).await {
-        // The target is clean or not; the row says "revoking" either way, so the sweeper comes again.
-        tracing::warn!(lease = %lease.id, %error, "the end of a revocation could not be written");
-        return Attempt::Pending;
+    let place = open.leases.queues.place(target).await;
+    let failure = attempt(open, &lease).await.err();
+    drop(place);
+    match &failure {
+        Some(failure) if failure.of_target => target.failed(&failure.why, open.now(), rand::random()),
+        Some(Failure { asked: false, .. }) => {}
+        _ => target.answered(),
     }
-    attempt
+    settle(open, &lease, failure.as_ref().map(|failure| failure.why.as_str())).await?;
+    Ok(if failure.is_none() { Attempt::Gone } else { Attempt::Pending })
+}
+
+/// Whether a lease waits in this queue, and at that time.
+fn is_at(lease: &LeaseEntry, target: &Target, due: Option<Timestamp>) -> bool {
+    let here = lease.queued && lease.mount == target.key.mount && lease.target == target.key.name;
+    // What was confirmed is only ever cleaned again at its time.
+    here && due.map_or(lease.state != LeaseState::Revoked, |due| lease.due() == due)
+}
+
+/// A row of a queue whose lease is elsewhere by now.
+async fn drop_stale_in(writer: &mut Writer, target: &Target, id: &str, due: Timestamp) -> Result<(), Fail> {
+    let lease = Leases::get_in(writer, id).await?;
+    writer.guard(&rows::lease(id))?;
+    if !lease.is_some_and(|lease| is_at(&lease, target, Some(due))) {
+        writer.delete(&rows::lease_queued(&target.key, due, id)).await?;
+    }
+    Ok(())
+}
+
+/// Why an attempt failed.
+struct Failure {
+    why: String,
+    /// The target was asked.
+    asked: bool,
+    /// It may be the target that fails, not this lease.
+    of_target: bool,
+}
+
+impl Failure {
+    /// Nobody was asked.
+    fn here(why: impl Into<String>) -> Self {
+        Self { why: why.into(), asked: false, of_target: false }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let of_target = matches!(error, EngineError::Target { retriable: true, .. });
+        let asked = matches!(error, EngineError::Target { .. });
+        Self { why: error.to_string(), asked, of_target }
+    }
 }
 
 /// Asks the target, with a record before and after.
-async fn attempt(open: &Arc<Open>, lease: &LeaseEntry) -> Result<(), String> {
+async fn attempt(open: &Arc<Open>, lease: &LeaseEntry) -> Result<(), Failure> {
     let mut record = record_of(open, lease);
-    open.around.audit.write(&record).await.map_err(|_| "the audit log could not be written".to_owned())?;
+    open.around
+        .audit
+        .write(&record)
+        .await
+        .map_err(|_| Failure::here("the audit log could not be written"))?;
     let result = ask_target(open, lease).await;
     record.kind = RecordType::Completion;
     record.time = open.now();
     record.status = Some(if result.is_ok() { 204 } else { 502 });
-    record.error = result.as_ref().err().cloned();
+    record.error = result.as_ref().err().map(|failure| failure.why.clone());
     if let Err(error) = open.around.audit.complete(&record).await {
         // The intent is there, so the log shows that something was under way.
         tracing::error!(%error, "audit log cannot be written");
@@ -210,14 +266,17 @@ async fn attempt(open: &Arc<Open>, lease: &LeaseEntry) -> Result<(), String> {
     result
 }
 
-async fn ask_target(open: &Open, lease: &LeaseEntry) -> Result<(), String> {
-    let mount = open.mounts.by_id(lease.mount).ok_or("its mount is gone")?;
-    let engine = open.engine(&mount).map_err(|e| e.to_string())?;
-    let reader = open.barrier.reader().await.map_err(|e| e.to_string())?;
+async fn ask_target(open: &Open, lease: &LeaseEntry) -> Result<(), Failure> {
+    let mount = open.mounts.by_id(lease.mount).ok_or_else(|| Failure::here("its mount is gone"))?;
+    let engine = open.engine(&mount).map_err(|error| Failure::here(error.to_string()))?;
+    let reader = open.barrier.reader().await.map_err(|error| Failure::here(error.to_string()))?;
     let view = ReadView::new(mount.id, &reader);
     match tokio::time::timeout(REVOKE_TIMEOUT, engine.revoke(&view, &lease.payload.0)).await {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err(format!("{}: no answer in time", lease.target)),
+        Ok(result) => Ok(result?),
+        Err(_) => {
+            let why = format!("{}: no answer in time", lease.target);
+            Err(Failure { why, asked: true, of_target: true })
+        }
     }
 }
 
@@ -268,7 +327,7 @@ async fn settle_in(
     now: Timestamp,
 ) -> Result<bool, Fail> {
     let Some(mut lease) = Leases::get_in(writer, id).await? else { return Ok(false) };
-    let was_due = lease.due();
+    let was = lease.due_row();
     let was_tombstone = lease.state == LeaseState::Revoked;
     lease.busy_until = None;
     match failure {
@@ -277,7 +336,7 @@ async fn settle_in(
             lease.clean_again = Some(now.plus(ISSUE_DEADLINE));
         }
         Some(why) => {
-            let event = LeaseEvent::AttemptFailed { why: why.to_owned() };
+            let event = LeaseEvent::AttemptFailed { why: why.to_owned(), spread: rand::random() };
             lease.step(event, now).map_err(|_| Fail::Internal("a lease in an unexpected state"))?;
         }
         None => {
@@ -285,11 +344,11 @@ async fn settle_in(
                 .step(LeaseEvent::TargetCleaned, now)
                 .map_err(|_| Fail::Internal("a lease in an unexpected state"))?;
             if was_tombstone || lease.clean_again.is_none_or(|again| again <= now) {
-                Leases::remove_in(writer, was_due, &lease).await?;
+                Leases::remove_in(writer, &was, &lease).await?;
                 return Ok(!was_tombstone);
             }
         }
     }
-    Leases::update_in(writer, was_due, &lease).await?;
+    Leases::update_in(writer, was, &lease).await?;
     Ok(failure.is_none() && !was_tombstone)
 }

@@ -14,6 +14,7 @@ use super::{Class, Mount, MountTable, removal, show, upgrade};
 use crate::auth::Method;
 use crate::codec::transact;
 use crate::error::{Fail, bad};
+use crate::lease;
 use crate::outcome::Outcome;
 use crate::params;
 use crate::pipeline::Ctx;
@@ -53,6 +54,11 @@ pub(crate) async fn handle(ctx: &mut Ctx, class: Class, rest: &str) -> Result<Ou
             Operation::Update => tune(ctx, class, path).await,
             _ => Err(Fail::NoOperation),
         };
+    }
+    if let (Class::Secret, Some(path), Operation::Read) = (class, rest.strip_suffix("/health"), operation) {
+        let mount =
+            ctx.open.mounts.at(class, path).ok_or_else(|| bad("no secret engine mount at that path"))?;
+        return Ok(Outcome::data(Value::Object(lease::health(&ctx.open, &mount).await?)));
     }
     match operation {
         Operation::Read => {

@@ -25,8 +25,8 @@ use crate::token::IssuedToken;
 const STEP: usize = 1000;
 /// How many such steps one sweep takes.
 const STEPS_MAX: usize = 20;
-/// How long a sweep waits for the targets of what a removed mount issued.
-const SWEEP_WAIT: Duration = Duration::from_secs(5);
+/// How many leases of a removed mount one sweep puts into their queues.
+const LEASES_MAX: usize = 100_000;
 
 /// Removes a mount. When it returns, nothing that the mount issued is left; its rows may be.
 pub(super) async fn disable(ctx: &mut Ctx, class: Class, path: &str) -> Result<Outcome, Fail> {
@@ -92,6 +92,20 @@ async fn revoke_leases(open: &Arc<Open>, mount: &Mount, wait: Duration) -> Resul
     }
 }
 
+/// Lets what a removed mount issued go, each lease in its target's queue. True if something is left.
+async fn leases_left(open: &Arc<Open>, mount: &Mount) -> Result<bool, Fail> {
+    let prefix = mount.full_path();
+    if !open.leases.queues.has_taken(mount.id) {
+        let ids = open.leases.below(&prefix, LEASES_MAX).await?;
+        let begun = lease::begin_the_rest(open, &ids, open.now()).await?;
+        lease::execute_all(open, begun, Duration::ZERO).await;
+        if ids.len() < LEASES_MAX {
+            open.leases.queues.take(mount.id);
+        }
+    }
+    Ok(!open.leases.below(&prefix, 1).await?.is_empty())
+}
+
 /// Revokes the tokens that an auth mount issued, or those of one pod there.
 pub(crate) async fn revoke_issued(open: &Arc<Open>, mount: MountId, pod: Option<&str>) -> Result<(), Fail> {
     let families: Vec<String> = match pod {
@@ -151,7 +165,11 @@ async fn go_on(open: &Arc<Open>, mount: &Mount, steps: &mut usize) -> Result<(),
         return set(open, &Mount { moving: false, ..mount.clone() }).await;
     }
     if !mount.erasing {
-        if take_back(open, mount, SWEEP_WAIT).await? {
+        let left = match mount.class {
+            Class::Auth => take_back(open, mount, Duration::ZERO).await?,
+            Class::Secret => leases_left(open, mount).await?,
+        };
+        if left {
             return Ok(());
         }
         set(open, &Mount { erasing: true, ..mount.clone() }).await?;
@@ -161,10 +179,14 @@ async fn go_on(open: &Arc<Open>, mount: &Mount, steps: &mut usize) -> Result<(),
         let cleared: Result<usize, Fail> = transact!(open.barrier, |w| w.clear_mount(mount.id, STEP).await?);
         failpoint::reach(Step::MountErasing);
         if cleared? < STEP {
-            return transact!(open.barrier, |w| {
+            let gone: Result<(), Fail> = transact!(open.barrier, |w| {
                 open.barrier.drop_kek(w, mount.id).await?;
+                open.leases.queues.remove_mount_in(w, mount.id).await?;
                 w.delete(&mount.key()).await?;
             });
+            gone?;
+            open.leases.queues.forget_mount(mount.id);
+            return Ok(());
         }
     }
     Ok(())

@@ -23,6 +23,7 @@ mod policies;
 mod quotas;
 mod rotations;
 mod story;
+mod targets;
 mod token_review;
 mod token_tree;
 mod tokens;

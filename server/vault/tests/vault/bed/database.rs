@@ -26,6 +26,13 @@ pub struct SimDatabase {
     pub refuse_create: AtomicBool,
     /// While set, revocations do not come back.
     pub hold_revoke: AtomicBool,
+    /// Targets whose calls do not come back before [`Self::let_go`]. `creds/at-<name>` are credentials of another target
+    /// than that of all the others.
+    pub hanging: Mutex<BTreeSet<String>>,
+    hung: AtomicUsize,
+    freed: Notify,
+    /// Accounts in the order in which they were ended.
+    pub ended: Mutex<Vec<String>>,
     /// While set, creations wait before they take effect.
     pub hold_create: AtomicBool,
     pub waiting: AtomicUsize,
@@ -47,6 +54,33 @@ pub struct SimDatabase {
 impl SimDatabase {
     pub fn accounts(&self) -> BTreeSet<String> {
         self.accounts.lock().unwrap().clone()
+    }
+
+    /// The accounts of one target.
+    pub fn accounts_at(&self, target: &str) -> usize {
+        let mark = format!("-at-{target}");
+        self.accounts.lock().unwrap().iter().filter(|name| name.ends_with(&mark)).count()
+    }
+
+    /// How many calls hang.
+    pub fn hung(&self) -> usize {
+        self.hung.load(Ordering::SeqCst)
+    }
+
+    /// Lets a target answer again, also those calls that hang.
+    pub fn let_go(&self) {
+        self.hanging.lock().unwrap().clear();
+        self.freed.notify_waiters();
+    }
+
+    async fn hang(&self, target: &str) {
+        let mut freed = std::pin::pin!(self.freed.notified());
+        freed.as_mut().enable();
+        if self.hanging.lock().unwrap().contains(target) {
+            self.hung.fetch_add(1, Ordering::SeqCst);
+            freed.await;
+            self.hung.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -87,7 +121,11 @@ impl Engine for SimDatabase {
         if req.op != Op::Read || !req.path.starts_with("creds/") {
             return Ok(EngineReply::NotFound);
         }
-        let name = format!("v-{}", self.created.fetch_add(1, Ordering::SeqCst));
+        let number = self.created.fetch_add(1, Ordering::SeqCst);
+        let (name, target) = match req.path.strip_prefix("creds/at-") {
+            Some(target) => (format!("v-{number}-at-{target}"), format!("config/{target}")),
+            None => (format!("v-{number}"), "config/sim".into()),
+        };
         let mut data = Map::new();
         data.insert("username".into(), name.clone().into());
         data.insert("password".into(), CANARY.into());
@@ -98,7 +136,7 @@ impl Engine for SimDatabase {
             ttl: Duration::from_secs(3600),
             max_ttl: Duration::from_secs(4 * 3600),
             renewable: true,
-            target: "config/sim".into(),
+            target,
         }))
     }
 
@@ -228,10 +266,14 @@ impl Engine for SimDatabase {
             self.arrived.notify_one();
             std::future::pending::<()>().await;
         }
+        let name = name_in(payload);
+        let target = name.split_once("-at-").map_or("sim", |(_, target)| target).to_owned();
+        self.hang(&target).await;
         if self.refuse_revoke.load(Ordering::SeqCst) {
             return Err(down());
         }
-        self.accounts.lock().unwrap().remove(&name_in(payload));
+        self.accounts.lock().unwrap().remove(&name);
+        self.ended.lock().unwrap().push(name);
         Ok(())
     }
 }
