@@ -4,7 +4,9 @@
 //! It never answers "failed" when it does not know. After an IO error it opens the file anew and looks: a commit that
 //! is not there was not applied, one that is there after an error is reported as unknown.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use coffer_barrier::store::StoreError;
@@ -13,7 +15,7 @@ use redb::{Database, ReadableDatabase, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::recent::Recent;
-use super::{META, ROWS, Shared, VERSION};
+use super::{META, ROWS, Shared, VERSION, damaged};
 use crate::overlay::Changes;
 
 /// The most transactions in one commit.
@@ -62,7 +64,11 @@ impl Committer {
                 bytes += next.changes.bytes();
                 batch.push(next);
             }
-            self.process(batch, bytes);
+            // redb panics over damage that it meets. Who waits for this batch is told that nobody knows: his end of the
+            // reply went with the panic.
+            if catch_unwind(AssertUnwindSafe(|| self.process(batch, bytes))).is_err() {
+                self.shared.condemn();
+            }
         }
         self.shared.close();
     }
@@ -129,10 +135,17 @@ impl Committer {
             return Err(StoreError::Full("no room for a commit on the store's disk".into()));
         }
         let changes = accepted.iter().map(|(changes, ..)| changes);
-        match self.shared.with_database(|database| write(database, changes, version)) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.recover(&error, version)),
-            Err(e) => Err(e),
+        let committing = Cell::new(false);
+        let write = || self.shared.with_database(|database| write(database, changes, version, &committing));
+        match catch_unwind(AssertUnwindSafe(write)) {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(self.recover(&error, version)),
+            Ok(Err(e)) => Err(e),
+            Err(_) => {
+                self.shared.condemn();
+                // What was never to be committed is not in the file.
+                if committing.get() { Err(StoreError::OutcomeUnknown) } else { Err(damaged()) }
+            }
         }
     }
 
@@ -166,10 +179,12 @@ fn write<'a>(
     database: &Database,
     accepted: impl Iterator<Item = &'a Changes>,
     version: u64,
+    committing: &Cell<bool>,
 ) -> Result<(), redb::Error> {
     let txn = database.begin_write()?;
     failpoint::reach(Step::CommitterBeforeWrite);
     put_all(&txn, accepted, version)?;
+    committing.set(true);
     txn.commit()?;
     failpoint::reach(Step::CommitterDurable);
     Ok(())

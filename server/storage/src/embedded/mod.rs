@@ -3,17 +3,19 @@
 //! redb keeps the rows. Reads are snapshots that never wait for writers; all writes go through one committer thread,
 //! which puts many writers into one synced commit. Two processes cannot have the directory at once.
 
+mod ahead;
 mod backend;
 mod committer;
+mod file;
 mod recent;
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -23,8 +25,9 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
-use self::backend::{Health, Watched};
+use self::backend::Health;
 use self::committer::{BATCH_MAX, Committer, Request, stored_version};
+use self::file::{create_whole, open_database, private_file};
 use crate::overlay::{Base, Changes, Local};
 
 /// The rows.
@@ -78,7 +81,7 @@ impl EmbeddedStore {
         if lock.try_lock().is_err() {
             return Err(StoreError::Unavailable("another process has the store's directory".into()));
         }
-        let data: PathBuf = dir.join(DATA_FILE);
+        let data: Arc<Path> = dir.join(DATA_FILE).into();
         match std::fs::metadata(&data) {
             // A data file is whole from its beginning, see `create_whole`. One without bytes has lost them, and must not be
             // taken for a new one.
@@ -90,6 +93,7 @@ impl EmbeddedStore {
             Err(e) => return Err(unavailable(e)),
         }
         let free_dir = dir.to_owned();
+        let path = Arc::clone(&data);
         let open: OpenBackend = Box::new(move || {
             let backend = FileBackend::new(private_file(&data)?).map_err(io::Error::other)?;
             Ok(Box::new(backend))
@@ -98,21 +102,26 @@ impl EmbeddedStore {
             let stat = nix::sys::statvfs::statvfs(&free_dir).ok()?;
             Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
         });
-        let mut store = Self::over(open, free, cache_bytes)?;
+        let mut store = Self::over(open, Some(path), free, cache_bytes)?;
         store._lock = Some(lock);
         Ok(store)
     }
 
     /// Opens the store over any place for bytes. This is the seam for tests that cut the power or fill the disk.
     pub fn with_backend(open: OpenBackend, free: FreeBytes) -> Result<Self, StoreError> {
-        Self::over(open, free, CACHE_BYTES)
+        Self::over(open, None, free, CACHE_BYTES)
     }
 
-    fn over(open: OpenBackend, free: FreeBytes, cache_bytes: usize) -> Result<Self, StoreError> {
+    fn over(
+        open: OpenBackend,
+        path: Option<Arc<Path>>,
+        free: FreeBytes,
+        cache_bytes: usize,
+    ) -> Result<Self, StoreError> {
         let cache_bytes = cache_bytes.max(CACHE_BYTES_MIN);
         let health = Arc::new(Health::default());
         let (database, version) = unharmed(|| {
-            let database = open_database(&open, &health, cache_bytes)?;
+            let database = open_database(&open, path.as_ref(), &health, cache_bytes)?;
             let version = stored_version(&database).map_err(storage)?;
             Ok((database, version))
         })?;
@@ -121,6 +130,7 @@ impl EmbeddedStore {
             health: Mutex::new(health),
             live: Mutex::new(Live { committed: version, snapshots: BTreeMap::new() }),
             open,
+            path,
             free,
             cache_bytes,
         });
@@ -166,6 +176,8 @@ enum Slot {
     Open(Database),
     /// It failed and could not be opened anew; the next call tries again.
     Failed,
+    /// redb panicked over it while writing: for good, until the process starts again.
+    Damaged,
     /// For good.
     Closed,
 }
@@ -176,6 +188,8 @@ pub(crate) struct Shared {
     health: Mutex<Arc<Health>>,
     live: Mutex<Live>,
     open: OpenBackend,
+    /// Where the bytes are, if in a file.
+    path: Option<Arc<Path>>,
     free: FreeBytes,
     /// For pages.
     cache_bytes: usize,
@@ -203,8 +217,19 @@ impl Shared {
         }
         match &*slot {
             Slot::Open(database) => Ok(f(database)),
-            _ => Err(StoreError::Unavailable("the store is closed".into())),
+            Slot::Damaged => Err(damaged()),
+            Slot::Failed | Slot::Closed => Err(StoreError::Unavailable("the store is closed".into())),
         }
+    }
+
+    /// Nothing is read or written any more. The file is left as one that was not closed in order, so that the next
+    /// start checks all of it.
+    fn condemn(&self) {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *slot, Slot::Damaged);
+        // Dropping it would write to the file once more, and call it whole.
+        std::mem::forget(before);
+        tracing::error!("the embedded store's file is damaged; nothing is served from it until a restart");
     }
 
     fn close(&self) {
@@ -237,7 +262,7 @@ impl Shared {
 
     fn open_into(&self, slot: &mut Slot) -> Result<(), StoreError> {
         let health = Arc::new(Health::default());
-        let database = open_database(&self.open, &health, self.cache_bytes)?;
+        let database = open_database(&self.open, self.path.as_ref(), &health, self.cache_bytes)?;
         *lock(&self.health) = health;
         *slot = Slot::Open(database);
         Ok(())
@@ -381,70 +406,11 @@ impl Txn for EmbeddedTxn {
 /// redb trusts the pages of its file: over damaged ones it panics where it cannot go on. That is a failure of the file and
 /// not of this program, so it becomes one.
 fn unharmed<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let harmed = || StoreError::Corrupt("the store's file is damaged".into());
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(harmed()))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(damaged()))
 }
 
-fn open_database(
-    open: &OpenBackend,
-    health: &Arc<Health>,
-    cache_bytes: usize,
-) -> Result<Database, StoreError> {
-    let inner = open().map_err(unavailable)?;
-    let backend = Watched { inner, health: Arc::clone(health) };
-    let mut builder = Database::builder();
-    builder.set_cache_size(cache_bytes);
-    builder.set_repair_callback(|session| {
-        tracing::info!(progress = session.progress(), "checking the embedded store after an unclean stop");
-    });
-    let database = builder.create_with_backend(backend).map_err(storage)?;
-    let format = prepare(&database).map_err(storage)?;
-    if format == FORMAT_NOW {
-        Ok(database)
-    } else {
-        Err(StoreError::Corrupt(format!("store format {format} is not known to this version")))
-    }
-}
-
-/// Creates the tables of a new file; returns the file's format.
-fn prepare(database: &Database) -> Result<u64, redb::Error> {
-    let existing = database.begin_read()?.open_table(META);
-    match existing {
-        Ok(meta) => Ok(meta.get(FORMAT)?.map_or(0, |v| v.value())),
-        Err(redb::TableError::TableDoesNotExist(_)) => {
-            let txn = database.begin_write()?;
-            txn.open_table(ROWS)?;
-            txn.open_table(META)?.insert(FORMAT, FORMAT_NOW)?;
-            txn.commit()?;
-            Ok(FORMAT_NOW)
-        }
-        Err(other) => Err(other.into()),
-    }
-}
-
-/// Creates the data file under another name and renames it: a power cut meanwhile leaves no file that does not open.
-fn create_whole(dir: &Path, data: &Path) -> Result<(), StoreError> {
-    let half = data.with_extension("new");
-    match std::fs::remove_file(&half) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(unavailable(e)),
-        _ => {}
-    }
-    let file = private_file(&half).map_err(unavailable)?;
-    let backend = FileBackend::new(file.try_clone().map_err(unavailable)?).map_err(storage)?;
-    let database = Database::builder().create_with_backend(backend).map_err(storage)?;
-    prepare(&database).map_err(storage)?;
-    drop(database);
-    file.sync_all().map_err(unavailable)?;
-    std::fs::rename(&half, data).map_err(unavailable)?;
-    File::open(dir).and_then(|d| d.sync_all()).map_err(unavailable)
-}
-
-fn private_file(path: &Path) -> io::Result<File> {
-    // The mode is given at creation: afterwards there would be a moment in which others can open it.
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-    Ok(file)
+fn damaged() -> StoreError {
+    StoreError::Corrupt("the store's file is damaged".into())
 }
 
 fn storage(error: impl Into<redb::Error>) -> StoreError {
