@@ -185,6 +185,10 @@ pub trait Engine: Send + Sync {
     /// The mount type it serves, such as `kv`.
     fn kind(&self) -> &'static str;
 
+    /// The vault is unsealed: from now on this process acts at targets in the name of `vault`, with an `epoch` above those
+    /// of all processes before it. Only those of one epoch may act at a target.
+    fn take_office(&self, _vault: &str, _epoch: u64) {}
+
     /// Whether there is something at `path` already: decides between `create` and `update`.
     async fn exists(&self, view: &ReadView<'_>, path: &str) -> Result<bool, EngineError>;
 

@@ -87,7 +87,7 @@ async fn revoked_means_out() {
     db.renew(&issue.payload).await.unwrap();
 
     let named = su.query_one(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'coffer/0123456789abcdef/7'",
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'coffer/0123456789ab/7/%'",
         &[],
     );
     assert!(named.await.unwrap().get::<_, i64>(0) >= 1, "sessions carry the epoch");

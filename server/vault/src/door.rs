@@ -23,6 +23,7 @@ use crate::open::{Open, Surroundings};
 use crate::policy::{self, Policies, PolicyEntry};
 use crate::rows;
 use crate::swap::Swap;
+use crate::term;
 use crate::token::{TokenEntry, Tokens};
 use crate::versions;
 
@@ -167,6 +168,10 @@ impl Door {
                     return Err(error);
                 }
                 if let Err(error) = versions::note(&open).await {
+                    self.drop_keys();
+                    return Err(error);
+                }
+                if let Err(error) = term::begin(&open).await {
                     self.drop_keys();
                     return Err(error);
                 }

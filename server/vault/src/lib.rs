@@ -42,6 +42,7 @@ mod status;
 mod swap;
 mod sweep;
 mod sys;
+mod term;
 mod token;
 mod vault;
 mod versions;

@@ -290,6 +290,11 @@ pub(crate) fn versions() -> RowKey {
     RowKey::path(MountId::SYSTEM, RecordKind::Meta, "versions")
 }
 
+/// The epoch of the last process that was unsealed.
+pub(crate) fn term() -> RowKey {
+    RowKey::path(MountId::SYSTEM, RecordKind::Meta, "term-of-office")
+}
+
 /// When this vault last served, and what grace the last outage gave. Also the high-water mark of time.
 pub(crate) fn heartbeat() -> RowKey {
     RowKey::path(MountId::SYSTEM, RecordKind::Meta, "heartbeat")

@@ -38,13 +38,7 @@ use crate::{lease, rotations, sweep};
 
 /// The secrets engines of this version.
 pub fn standard_engines() -> Vec<Arc<dyn Engine>> {
-    // One process, one term of office: a random name is enough to tell its sessions from a predecessor's.
-    let incarnation = hex::encode(rand::random::<[u8; 8]>());
-    vec![
-        Arc::new(KvEngine::new()),
-        Arc::new(PlainKvEngine::new()),
-        Arc::new(DatabaseEngine::new(&incarnation, 1)),
-    ]
+    vec![Arc::new(KvEngine::new()), Arc::new(PlainKvEngine::new()), Arc::new(DatabaseEngine::default())]
 }
 
 /// The vault.

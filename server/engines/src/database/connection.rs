@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 use super::driver::{Endpoint, Plugin};
+use super::fence::Term;
 use super::root::RootRotation;
 use super::tls;
 use super::url::Target;
@@ -211,8 +212,8 @@ impl Connection {
         Target::parse(self.plugin()?.0, &self.url)
     }
 
-    /// Where sessions go. `name` is the connection's, `session_name` what the database sees.
-    pub(super) fn endpoint(&self, name: &str, session_name: &str) -> Result<Endpoint, EngineError> {
+    /// Where sessions go. `name` is the connection's, `term` whose they are.
+    pub(super) fn endpoint(&self, name: &str, term: &Term) -> Result<Endpoint, EngineError> {
         Ok(Endpoint {
             plugin: self.plugin()?.0,
             name: super::account::target(name),
@@ -220,7 +221,7 @@ impl Connection {
             username: self.username.clone(),
             root_ca: self.root_ca.clone(),
             server_name: self.server_name.clone(),
-            session_name: session_name.to_owned(),
+            term: term.clone(),
         })
     }
 

@@ -6,12 +6,15 @@ use async_trait::async_trait;
 use coffer_core::secret::SecretString;
 
 use super::account::Account;
+use super::fence::{Mark, Term};
 use super::url::Target;
 use super::{mysql, postgres};
 use crate::EngineError;
 
 /// How long a session may take to open, and a caller waits for a free one.
 pub(super) const OPEN_MAX: Duration = Duration::from_secs(5);
+/// How long opening may take when sessions of an earlier server are ended first.
+pub(super) const TAKE_OVER_MAX: Duration = Duration::from_secs(15);
 /// How long all the statements of one operation may take.
 pub(super) const OPERATION_MAX: Duration = Duration::from_secs(30);
 /// How often and how long to look whether ended sessions are gone.
@@ -60,8 +63,8 @@ pub(super) struct Endpoint {
     pub(super) root_ca: Option<String>,
     /// The name in the server's certificate, if it is not the host's.
     pub(super) server_name: Option<String>,
-    /// What the database knows the session by.
-    pub(super) session_name: String,
+    /// Whose session it is: the database knows it by that.
+    pub(super) term: Term,
 }
 
 /// Why a session could not be opened.
@@ -98,6 +101,15 @@ pub(super) struct PasswordChange<'a> {
 pub(super) trait Session: Send + Sync {
     /// Takes back what statements may have left behind: the next user of the session must not run under it.
     async fn reset(&mut self) -> Result<(), EngineError>;
+
+    /// Makes the session one that a successor finds and ends, then reads the mark.
+    async fn mark(&mut self) -> Result<Mark, EngineError>;
+
+    /// Puts this term's mark, over whatever stands there.
+    async fn put_mark(&mut self) -> Result<(), EngineError>;
+
+    /// Ends the sessions of this vault's other terms. How many there still were.
+    async fn end_older(&mut self) -> Result<usize, EngineError>;
 
     /// Whether this login can do what the engine needs; the refusal says what is missing.
     async fn prove(&mut self) -> Result<(), EngineError>;

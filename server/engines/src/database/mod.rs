@@ -8,6 +8,7 @@ mod account;
 mod connection;
 mod driver;
 mod effects;
+mod fence;
 mod fill;
 #[cfg(test)]
 mod fuzz;
@@ -35,6 +36,7 @@ use serde_json::Value;
 use self::account::Account;
 use self::connection::Connection;
 use self::driver::{DialError, bounded, fail};
+use self::fence::Term;
 use self::pool::{Pooled, Sessions};
 use self::role::Role;
 use self::route::{Route, route};
@@ -50,13 +52,19 @@ pub struct DatabaseEngine {
     turns: Turns,
 }
 
+/// Without a term of office yet.
+impl Default for DatabaseEngine {
+    fn default() -> Self {
+        Self::new("", 0)
+    }
+}
+
 impl DatabaseEngine {
-    /// `incarnation` names this process, `epoch` its term of office: the database sees both as the name of its
-    /// sessions (`coffer/<incarnation>/<epoch>`), so that a successor can tell and end those of its predecessor.
-    pub fn new(incarnation: &str, epoch: u64) -> Self {
-        // PostgreSQL cuts names at 63 bytes; the epoch must survive that.
-        let incarnation: String = incarnation.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
-        Self { sessions: Sessions::new(format!("coffer/{incarnation}/{epoch}")), turns: Turns::default() }
+    /// `vault` tells the vault from others at a database, `epoch` is the first term of office; [`Engine::take_office`]
+    /// begins the next one. Databases see both in the names of sessions (`coffer/<vault>/<epoch>/<incarnation>`), so that
+    /// a successor finds and ends those of its predecessors.
+    pub fn new(vault: &str, epoch: u64) -> Self {
+        Self { sessions: Sessions::new(Term::new(vault, epoch)), turns: Turns::default() }
     }
 
     fn turning<'a>(&'a self, barrier: &'a Barrier, mount: MountId, now: Timestamp) -> Turning<'a> {
@@ -171,6 +179,10 @@ async fn reset(view: &mut WriteView<'_>, name: &str) -> Result<(EngineReply, Vec
 impl Engine for DatabaseEngine {
     fn kind(&self) -> &'static str {
         "database"
+    }
+
+    fn take_office(&self, vault: &str, epoch: u64) {
+        self.sessions.begin(Term::new(vault, epoch));
     }
 
     async fn exists(&self, view: &ReadView<'_>, path: &str) -> Result<bool, EngineError> {

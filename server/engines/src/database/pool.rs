@@ -14,7 +14,8 @@ use deadpool::managed::{
 
 use super::account;
 use super::connection::Connection;
-use super::driver::{self, DialError, Endpoint, OPEN_MAX, Session, fail, slow};
+use super::driver::{self, DialError, Endpoint, OPEN_MAX, Session, TAKE_OVER_MAX, fail, slow};
+use super::fence::{Fence, Term};
 use crate::EngineError;
 
 /// Sessions that were not used for this long are closed.
@@ -23,20 +24,31 @@ const RESET_MAX: Duration = Duration::from_secs(1);
 
 /// All open sessions, by mount and connection.
 pub(super) struct Sessions {
-    name: String,
+    term: Mutex<Term>,
     pools: Mutex<HashMap<(MountId, String), Entry>>,
 }
 
 struct Entry {
     generation: u64,
+    term: Term,
     pool: Pool<Dialer>,
     used: Instant,
 }
 
 impl Sessions {
-    /// `name` is what the database knows them by.
-    pub(super) fn new(name: String) -> Self {
-        Self { name, pools: Mutex::new(HashMap::new()) }
+    /// `term` is what databases know them by.
+    pub(super) fn new(term: Term) -> Self {
+        Self { term: Mutex::new(term), pools: Mutex::new(HashMap::new()) }
+    }
+
+    /// A new term begins: no session of the last one is used again.
+    pub(super) fn begin(&self, term: Term) {
+        *self.term.lock().unwrap_or_else(PoisonError::into_inner) = term;
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn term(&self) -> Term {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A session under the connection's current settings.
@@ -70,26 +82,34 @@ impl Sessions {
             entry.used.elapsed() < IDLE_MAX
         });
         let key = (mount, name.to_owned());
+        let term = self.term();
         if let Some(entry) = pools.get_mut(&key)
             && entry.generation == connection.generation
+            && entry.term == term
         {
             entry.used = Instant::now();
             return Ok(entry.pool.clone());
         }
-        let pool = self.build(name, connection)?;
-        let entry = Entry { generation: connection.generation, pool: pool.clone(), used: Instant::now() };
+        let pool = Self::build(name, connection, &term)?;
+        let entry =
+            Entry { generation: connection.generation, term, pool: pool.clone(), used: Instant::now() };
         pools.insert(key, entry);
         Ok(pool)
     }
 
-    fn build(&self, name: &str, connection: &Connection) -> Result<Pool<Dialer>, EngineError> {
+    fn build(name: &str, connection: &Connection, term: &Term) -> Result<Pool<Dialer>, EngineError> {
         let mut config = PoolConfig::new(connection.sessions_max());
-        config.timeouts = Timeouts { wait: Some(OPEN_MAX), create: Some(OPEN_MAX), recycle: Some(RESET_MAX) };
+        config.timeouts = Timeouts {
+            wait: Some(OPEN_MAX),
+            create: Some(OPEN_MAX + TAKE_OVER_MAX),
+            recycle: Some(RESET_MAX),
+        };
         let dialer = Dialer {
-            endpoint: connection.endpoint(name, &self.name)?,
+            endpoint: connection.endpoint(name, term)?,
             password: SecretString::copy_of(connection.password.expose()),
             pending: connection.pending.as_ref().map(|next| SecretString::copy_of(next.expose())),
             lifetime: connection.session_lifetime(),
+            fence: Fence::default(),
         };
         Pool::builder(dialer)
             .config(config)
@@ -98,15 +118,27 @@ impl Sessions {
             .map_err(|_| EngineError::bad("the session pool could not be built"))
     }
 
-    /// One session outside the pools, under `password` and no other.
+    /// One session outside the pools, under `password` and no other, to look and not to act.
     pub(super) async fn dial(
         &self,
         name: &str,
         connection: &Connection,
         password: &SecretString,
     ) -> Result<Box<dyn Session>, DialError> {
-        let endpoint = connection.endpoint(name, &self.name).map_err(DialError::Engine)?;
+        let endpoint = connection.endpoint(name, &self.term()).map_err(DialError::Engine)?;
         driver::dial(&endpoint, password).await
+    }
+
+    /// The same, to act.
+    pub(super) async fn dial_to_act(
+        &self,
+        name: &str,
+        connection: &Connection,
+        password: &SecretString,
+    ) -> Result<Box<dyn Session>, DialError> {
+        let mut session = self.dial(name, connection, password).await?;
+        let passed = Fence::default().pass(&mut *session, &account::target(name)).await;
+        passed.map(|()| session).map_err(DialError::Engine)
     }
 
     /// Whether `username` gets in with `password`. Leaves no session behind.
@@ -117,7 +149,7 @@ impl Sessions {
         username: &str,
         password: &SecretString,
     ) -> Result<(), DialError> {
-        let mut endpoint = connection.endpoint(name, &self.name).map_err(DialError::Engine)?;
+        let mut endpoint = connection.endpoint(name, &self.term()).map_err(DialError::Engine)?;
         username.clone_into(&mut endpoint.username);
         driver::dial(&endpoint, password).await.map(drop)
     }
@@ -162,6 +194,7 @@ struct Dialer {
     password: SecretString,
     pending: Option<SecretString>,
     lifetime: Option<Duration>,
+    fence: Fence,
 }
 
 impl Manager for Dialer {
@@ -169,9 +202,14 @@ impl Manager for Dialer {
     type Error = EngineError;
 
     async fn create(&self) -> Result<Self::Type, EngineError> {
-        match (driver::dial(&self.endpoint, &self.password).await, &self.pending) {
-            (Err(DialError::Login(_)), Some(pending)) => Ok(driver::dial(&self.endpoint, pending).await?),
-            (result, _) => Ok(result?),
+        let mut session = match (driver::dial(&self.endpoint, &self.password).await, &self.pending) {
+            (Err(DialError::Login(_)), Some(pending)) => driver::dial(&self.endpoint, pending).await?,
+            (result, _) => result?,
+        };
+        let target = &self.endpoint.name;
+        match tokio::time::timeout(TAKE_OVER_MAX, self.fence.pass(&mut *session, target)).await {
+            Ok(passed) => passed.map(|()| session),
+            Err(_) => Err(slow(target)),
         }
     }
 
@@ -181,6 +219,7 @@ impl Manager for Dialer {
         }
         // A role's statements may have left settings behind (`SET ROLE`, `search_path`, time limits): the next user
         // of the session, maybe another role, must not run under them.
-        Ok(session.reset().await?)
+        session.reset().await?;
+        Ok(())
     }
 }

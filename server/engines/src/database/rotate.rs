@@ -81,7 +81,7 @@ pub(super) async fn rotate(
     let target = account::target(name);
     let missing = || fail(&target, false, "the connection was changed during the rotation");
     let pending = connection.pending.as_ref().ok_or_else(missing)?;
-    match sessions.dial(name, &connection, &connection.password).await {
+    match sessions.dial_to_act(name, &connection, &connection.password).await {
         Ok(mut session) => bounded(&target, session.change_own_password(pending)).await?,
         // An earlier rotation got as far as the database: then the next password is the one that works.
         Err(DialError::Login(_)) => {}

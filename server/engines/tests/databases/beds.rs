@@ -17,6 +17,10 @@ pub(crate) trait Bed: Sized {
     const USE: &'static str;
     /// What the engine's own login may not do.
     const FORBIDDEN: &'static str;
+    /// Whether two servers of the same epoch are told from each other.
+    const MARK_TELLS_COPIES: bool;
+    /// Takes a minute.
+    const SLOW: &'static str;
     /// The longest name of an account.
     const NAME_BYTES: usize;
     const ADMIN: &'static str;
@@ -36,6 +40,8 @@ pub(crate) trait Bed: Sized {
     /// As the superuser.
     async fn order(&self, sql: &str);
     async fn has(&self, user: &str) -> bool;
+    /// Whether somebody is at [`Bed::SLOW`].
+    async fn slowed(&self) -> bool;
     fn stop(&mut self);
 }
 
@@ -47,6 +53,8 @@ impl Bed for Pg {
         "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE app_rw";
     const USE: &'static str = "CREATE TABLE work.t (a int); INSERT INTO work.t VALUES (1)";
     const FORBIDDEN: &'static str = "GRANT postgres TO \"{{name}}\"";
+    const MARK_TELLS_COPIES: bool = true;
+    const SLOW: &'static str = "SET LOCAL statement_timeout = 0; SELECT pg_sleep(60)";
     const NAME_BYTES: usize = 63;
     const ADMIN: &'static str = postgres::ADMIN;
     const ADMIN_PASSWORD: &'static str = postgres::ADMIN_PASSWORD;
@@ -104,6 +112,13 @@ impl Bed for Pg {
         !rows.unwrap().is_empty()
     }
 
+    async fn slowed(&self) -> bool {
+        let su = self.0.superuser().await;
+        let sql = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND state = 'active' \
+                   AND pid <> pg_backend_pid()";
+        !su.query(sql, &[]).await.unwrap().is_empty()
+    }
+
     fn stop(&mut self) {
         self.0.stop();
     }
@@ -117,6 +132,8 @@ impl Bed for Maria {
                                   GRANT ALL ON app.* TO '{{name}}'@'%';";
     const USE: &'static str = "CREATE TABLE app.t (a int); INSERT INTO app.t VALUES (1)";
     const FORBIDDEN: &'static str = "GRANT SUPER ON *.* TO '{{name}}'@'%'";
+    const MARK_TELLS_COPIES: bool = false;
+    const SLOW: &'static str = "SELECT SLEEP(60)";
     const NAME_BYTES: usize = 32;
     const ADMIN: &'static str = mariadb::ADMIN;
     const ADMIN_PASSWORD: &'static str = mariadb::ADMIN_PASSWORD;
@@ -166,6 +183,14 @@ impl Bed for Maria {
     async fn has(&self, user: &str) -> bool {
         let mut su = self.0.superuser().await;
         let rows: Vec<u8> = su.exec("SELECT 1 FROM mysql.user WHERE User = ?", (user,)).await.unwrap();
+        !rows.is_empty()
+    }
+
+    async fn slowed(&self) -> bool {
+        let mut su = self.0.superuser().await;
+        let sql = "SELECT 1 FROM information_schema.processlist WHERE info LIKE '%SLEEP(%' \
+                   AND id <> CONNECTION_ID()";
+        let rows: Vec<u8> = su.query(sql).await.unwrap();
         !rows.is_empty()
     }
 

@@ -9,6 +9,7 @@ mod servers;
 mod support;
 
 mod beds;
+mod fences;
 mod schedules;
 mod static_roles;
 
@@ -19,6 +20,7 @@ use coffer_barrier::store::Store;
 use coffer_core::secret::SecretBytes;
 use coffer_engines::{DatabaseEngine, EngineError, Issue};
 use coffer_storage::memory::MemoryStore;
+use fences::{an_earlier_server_acts_no_more, vaults_that_share_a_login_leave_each_other_alone};
 use schedules::{
     a_static_role_rotates_by_its_schedule_and_never_outside_its_window, the_root_password_rotates_by_itself,
 };
@@ -249,4 +251,6 @@ suite!(
     a_revoked_pod_is_not_waited_for,
     a_static_role_rotates_by_its_schedule_and_never_outside_its_window,
     the_root_password_rotates_by_itself,
+    an_earlier_server_acts_no_more,
+    vaults_that_share_a_login_leave_each_other_alone,
 );

@@ -1,5 +1,6 @@
 //! Passwords that rotate by a schedule: of static roles, and the engine's own.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coffer_core::schedule::Schedule;
@@ -23,7 +24,9 @@ fn three_after(now: Timestamp) -> Timestamp {
 
 /// Another process takes over.
 fn restart(db: &mut Bench<DatabaseEngine>) {
-    db.engine = DatabaseEngine::new("fedcba9876543210", 8);
+    // Of any test: later than all before it.
+    static EPOCH: AtomicU64 = AtomicU64::new(8);
+    db.engine = DatabaseEngine::new("0123456789abcdef", EPOCH.fetch_add(1, Ordering::Relaxed));
 }
 
 async fn shown(db: &Bench<DatabaseEngine>, path: &str) -> Value {

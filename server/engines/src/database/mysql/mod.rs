@@ -1,6 +1,7 @@
 //! Sessions at MySQL and MariaDB, over TLS 1.3. Never retries: whoever opens one decides what an error means.
 
 mod failure;
+mod fence;
 mod sql;
 pub(super) mod url;
 
@@ -13,6 +14,7 @@ use rustls::crypto::CryptoProvider;
 use self::failure::{from_driver, is_login_refusal};
 use super::account::Account;
 use super::driver::{DialError, Endpoint, PasswordChange, Session, fail};
+use super::fence::{Mark, Term};
 use super::tls;
 use super::url::Tls;
 use crate::EngineError;
@@ -26,6 +28,9 @@ const SETUP: &str =
 pub(super) struct MySqlSession {
     conn: Conn,
     target: String,
+    term: Term,
+    /// A successor finds it.
+    placed: bool,
 }
 
 /// Opens one.
@@ -43,7 +48,7 @@ pub(super) async fn dial(endpoint: &Endpoint, password: &SecretString) -> Result
         // Else the driver leaves TCP and TLS for a file that the server names.
         .prefer_socket(false)
         .setup(vec![SETUP])
-        .connect_attribute("program_name", &endpoint.session_name);
+        .connect_attribute("program_name", endpoint.term.session_name());
     let connecting = tokio::time::timeout(place.connect_timeout, Conn::new(options));
     let connected = match connecting.await {
         Ok(connected) => connected,
@@ -70,7 +75,7 @@ pub(super) async fn dial(endpoint: &Endpoint, password: &SecretString) -> Result
             )));
         }
     }
-    Ok(MySqlSession { conn, target: endpoint.name.clone() })
+    Ok(MySqlSession { conn, target: endpoint.name.clone(), term: endpoint.term.clone(), placed: false })
 }
 
 /// How the session is protected. The driver builds its own verifier, so only the CA and the name are given.
@@ -97,11 +102,32 @@ fn protection(endpoint: &Endpoint) -> Result<Option<SslOpts>, EngineError> {
 #[async_trait]
 impl Session for MySqlSession {
     async fn reset(&mut self) -> Result<(), EngineError> {
+        self.placed = false;
         match self.conn.reset().await {
-            Ok(true) => Ok(()),
+            // That has let go of what a successor finds the session by.
+            Ok(true) => match self.mark().await? {
+                Mark::Own => Ok(()),
+                _ => Err(fail(&self.target, true, "the session is of an earlier term")),
+            },
             Ok(false) => Err(fail(&self.target, true, "the session cannot be reset")),
             Err(error) => Err(from_driver(&self.target, &error)),
         }
+    }
+
+    async fn mark(&mut self) -> Result<Mark, EngineError> {
+        if !self.placed {
+            fence::take_place(&mut self.conn, &self.target, &self.term).await?;
+            self.placed = true;
+        }
+        fence::mark(&mut self.conn, &self.target, &self.term).await
+    }
+
+    async fn put_mark(&mut self) -> Result<(), EngineError> {
+        fence::put_mark(&mut self.conn, &self.target, &self.term).await
+    }
+
+    async fn end_older(&mut self) -> Result<usize, EngineError> {
+        fence::end_older(&mut self.conn, &self.target, &self.term).await
     }
 
     async fn prove(&mut self) -> Result<(), EngineError> {

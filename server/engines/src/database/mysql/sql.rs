@@ -16,7 +16,7 @@ use crate::database::fill;
 /// For accounts that only their lease ends: the latest time a TIMESTAMP of every version can have.
 const FOREVER: &str = "2038-01-19 03:14:07";
 /// "Unknown thread id".
-const NO_SUCH_THREAD: u16 = 1094;
+pub(super) const NO_SUCH_THREAD: u16 = 1094;
 
 /// Creates the account. What an earlier attempt left behind is removed first, and so is what this one leaves
 /// behind if it fails.
@@ -103,13 +103,19 @@ pub(super) async fn change_own_password(
 ) -> Result<(), EngineError> {
     let literal = fill::plain(password)?;
     // MariaDB takes `ALTER USER CURRENT_USER()` without an error, and changes nothing.
+    let (name, host) = own_account(conn, target).await?;
+    let user = at(&name, &host);
+    let text = SecretString::new(format!("ALTER USER {user} IDENTIFIED BY '{}'", literal.expose()));
+    conn.query_drop(text.expose()).await.map_err(|error| from_driver(target, &error))
+}
+
+/// The name and host of the session's own account.
+pub(super) async fn own_account(conn: &mut Conn, target: &str) -> Result<(String, String), EngineError> {
     let own: Option<String> =
         conn.query_first("SELECT CURRENT_USER()").await.map_err(|error| from_driver(target, &error))?;
     let own = own.unwrap_or_default();
     let (name, host) = own.rsplit_once('@').ok_or_else(|| fail(target, false, "the login has no name"))?;
-    let user = at(name, host);
-    let text = SecretString::new(format!("ALTER USER {user} IDENTIFIED BY '{}'", literal.expose()));
-    conn.query_drop(text.expose()).await.map_err(|error| from_driver(target, &error))
+    Ok((name.to_owned(), host.to_owned()))
 }
 
 /// Whether the login may make accounts, look for them and end their sessions.
@@ -195,7 +201,7 @@ fn is_of(row: &Row, name: &str) -> bool {
 }
 
 /// `'user'@'host'`, quoted as the session's own `sql_mode` reads it.
-fn at(name: &str, host: &str) -> String {
+pub(super) fn at(name: &str, host: &str) -> String {
     format!("{}@{}", quoted(name), quoted(host))
 }
 

@@ -1,6 +1,7 @@
 //! Sessions at PostgreSQL, over TLS 1.3. Never retries: whoever opens one decides what an error means.
 
 mod failure;
+mod fence;
 mod sql;
 pub(super) mod url;
 
@@ -16,6 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use self::failure::{from_driver, is_login_refusal};
 use super::account::Account;
 use super::driver::{DialError, Endpoint, OPERATION_MAX, PasswordChange, Session};
+use super::fence::{Mark, Term};
 use super::tls;
 use crate::EngineError;
 
@@ -31,6 +33,7 @@ pub(super) struct PostgresSession {
     client: Client,
     task: JoinHandle<()>,
     target: String,
+    term: Term,
 }
 
 impl Drop for PostgresSession {
@@ -50,7 +53,7 @@ pub(super) async fn dial(endpoint: &Endpoint, password: &SecretString) -> Result
         .dbname(&place.database)
         .user(&endpoint.username)
         .password(password.expose())
-        .application_name(&endpoint.session_name)
+        .application_name(endpoint.term.session_name())
         .options(SERVER_LIMITS)
         .connect_timeout(place.connect_timeout)
         .tcp_user_timeout(OPERATION_MAX)
@@ -58,7 +61,9 @@ pub(super) async fn dial(endpoint: &Endpoint, password: &SecretString) -> Result
         .channel_binding(ChannelBinding::Prefer)
         .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
     match connect(&config, tls.map(MakeRustlsConnect::new)).await {
-        Ok((client, task)) => Ok(PostgresSession { client, task, target: endpoint.name.clone() }),
+        Ok((client, task)) => {
+            Ok(PostgresSession { client, task, target: endpoint.name.clone(), term: endpoint.term.clone() })
+        }
         Err(error) if is_login_refusal(&error) => Err(DialError::Login(from_driver(&endpoint.name, &error))),
         Err(error) => Err(DialError::Engine(from_driver(&endpoint.name, &error))),
     }
@@ -82,6 +87,18 @@ async fn connect(config: &Config, tls: Option<MakeRustlsConnect>) -> Result<(Cli
 impl Session for PostgresSession {
     async fn reset(&mut self) -> Result<(), EngineError> {
         self.client.simple_query(CLEAN).await.map(drop).map_err(|error| from_driver(&self.target, &error))
+    }
+
+    async fn mark(&mut self) -> Result<Mark, EngineError> {
+        fence::mark(&self.client, &self.target, &self.term).await
+    }
+
+    async fn put_mark(&mut self) -> Result<(), EngineError> {
+        fence::put_mark(&self.client, &self.target, &self.term).await
+    }
+
+    async fn end_older(&mut self) -> Result<usize, EngineError> {
+        fence::end_older(&self.client, &self.target, &self.term).await
     }
 
     async fn prove(&mut self) -> Result<(), EngineError> {
