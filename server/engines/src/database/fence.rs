@@ -4,7 +4,7 @@
 //! The order is what counts. A session is named when it opens, reads the mark *then*, and is used *then*. So a session
 //! that read an older mark was there before the successor's mark was, and is among those that the successor ends and waits
 //! for. The mark is at the database and not in the store: a process that is cut off from its store, or that has a copy of
-//! its own, would find there what it expects (`docs/adr/0014-fence-at-the-target.md`).
+//! its own, would find there what it expects (`docs/adr/0015-fence-at-the-target.md`).
 
 use std::sync::Arc;
 
