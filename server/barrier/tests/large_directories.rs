@@ -141,10 +141,20 @@ async fn what_is_kept_in_memory_follows_every_change() {
 
 #[tokio::test]
 async fn sealing_forgets_the_names() {
-    let (barrier, _) = counted().await;
+    let counters = Counters::default();
+    let store = Counting { inner: MemoryStore::new(), counters: counters.clone() };
+    let (barrier, shares) = common::sealed(Arc::new(store), 1, 1).await;
+    barrier.unseal(&shares).await.unwrap();
     link(&barrier, (0..1_000).map(|n| format!("dir/{n:04}"))).await;
     let reader = barrier.reader().await.unwrap();
     assert_eq!(reader.list(SYSTEM, "dir", None, 2_000).await.unwrap().len(), 1_000);
+    counters.take();
+    assert_eq!(page(&barrier, "dir", None, 1).await.len(), 1);
+    assert!(counters.take().1 <= 32, "they were in memory");
     barrier.seal();
     assert!(matches!(reader.list(SYSTEM, "dir", None, 1).await, Err(BarrierError::Sealed)));
+    barrier.unseal(&shares).await.unwrap();
+    counters.take();
+    assert_eq!(page(&barrier, "dir", None, 1).await, ["0000"]);
+    assert!(counters.take().1 >= 1_000, "they are read again, so they were forgotten");
 }

@@ -69,6 +69,16 @@ struct Switchable {
     bytes: Arc<Mutex<Vec<u8>>>,
     no_room: Arc<AtomicBool>,
     no_sync: Arc<AtomicBool>,
+    read_only: Arc<AtomicBool>,
+}
+
+impl Switchable {
+    fn writable(&self) -> io::Result<()> {
+        if self.read_only.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(())
+    }
 }
 
 impl StorageBackend for Switchable {
@@ -83,6 +93,7 @@ impl StorageBackend for Switchable {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.writable()?;
         self.bytes.lock().unwrap().resize(usize::try_from(len).unwrap(), 0);
         Ok(())
     }
@@ -96,6 +107,7 @@ impl StorageBackend for Switchable {
         if self.no_room.load(Ordering::SeqCst) && offset >= 4096 {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.writable()?;
         let at = usize::try_from(offset).unwrap();
         self.bytes.lock().unwrap()[at..at + data.len()].copy_from_slice(data);
         Ok(())
@@ -140,6 +152,28 @@ async fn a_disk_that_is_nearly_full_is_not_even_tried() {
     assert_eq!(before.get(b"Ca").await.unwrap().unwrap(), b"1");
     free.store(u64::MAX, Ordering::SeqCst);
     put(&store, b"Cb", b"2").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_becomes_read_only_is_named_and_loses_nothing() {
+    let file = Switchable::default();
+    let store = over(&file);
+    put(&store, b"Ca", b"1").await.unwrap();
+    file.read_only.store(true, Ordering::SeqCst);
+    let refused = put(&store, b"Cb", b"2").await;
+    // Nothing was opened anew that could say whether it is there.
+    assert!(matches!(refused, Err(StoreError::OutcomeUnknown)), "{refused:?}");
+    for _ in 0..2 {
+        match store.begin().await.map(drop) {
+            Err(StoreError::Unavailable(why)) => assert!(why.contains("read-only"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    file.read_only.store(false, Ordering::SeqCst);
+    assert_eq!(get(&store, b"Ca").await.unwrap(), b"1");
+    assert_eq!(get(&store, b"Cb").await, None);
+    put(&store, b"Cb", b"3").await.unwrap();
+    assert_eq!(get(&store, b"Cb").await.unwrap(), b"3");
 }
 
 #[tokio::test]

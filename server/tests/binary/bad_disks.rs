@@ -137,3 +137,41 @@ fn a_read_only_disk_is_named_at_the_start_and_nothing_is_lost() {
     ready.again(server);
     ready.unharmed();
 }
+
+/// As ext4 does after an error of its disk: it goes on, but takes nothing any more until it is mounted anew.
+#[test]
+fn a_disk_that_becomes_read_only_refuses_writes_and_has_lost_nothing_when_it_is_back() {
+    const MOUNT: &str = "mount -o loop \"$1/disk.img\" \"$1/data\"; chmod 0700 \"$1/data\"";
+    let bed = Bed::new();
+    std::fs::create_dir_all(bed.path("data")).unwrap();
+    let image = bed.path("disk.img");
+    std::fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let server = Server::of(command(&bed, MOUNT));
+    let mut ready = Ready::of(bed, server);
+    let write = |ready: &Ready, n: usize| {
+        let body = json!({"data": {"n": n, "filler": "f"}}).to_string();
+        ready.send(&ready.request("POST", format!("secret/data/fill/{n}")).body(body))
+    };
+    for n in 0..20 {
+        assert_eq!(write(&ready, n).status, 200);
+    }
+    inside(&ready.server, "mount -o remount,abort \"$1/data\"", &ready.bed);
+    let refused = write(&ready, 20);
+    assert!(refused.status >= 500 && !refused.error().is_empty(), "{refused:?}");
+    for n in 21..23 {
+        let refused = write(&ready, n);
+        assert!(refused.status == 503 && refused.error().contains("Read-only file system"), "{refused:?}");
+    }
+    let told = format!("{:?}", ready.shell.run(&["status"]));
+    assert!(told.contains("Read-only file system"), "it is there and says what is wrong: {told}");
+    ready.server.signal(nix::sys::signal::Signal::SIGTERM);
+    ready.server.end();
+    let server = Server::of(command(&ready.bed, MOUNT));
+    ready.again(server);
+    all_there(&ready, 20);
+    assert_eq!(write(&ready, 20).status, 200);
+    all_there(&ready, 21);
+    ready.unharmed();
+}

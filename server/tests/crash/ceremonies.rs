@@ -87,9 +87,10 @@ async fn until(client: &Client, path: &str, what: &str, holds: impl Fn(&Value) -
     }
 }
 
-/// Once every row is under the newest keys, all of them were opened.
+/// Once every row is under the newest keys, all of them were opened. That an earlier round came to its end says nothing.
 async fn settled(client: &Client) {
-    let retired = |reply: &Value| reply["data"]["old_keys_retired"] == true;
+    let now = term(client).await;
+    let retired = |reply: &Value| reply["data"]["term"] == now && reply["data"]["old_keys_retired"] == true;
     let status = until(client, "sys/rotate/status", "retired", retired).await;
     assert_eq!(status["data"]["rows_unreadable"], 0, "{status}");
 }
@@ -269,6 +270,7 @@ pub(crate) fn rekey() {
     let mut stage = Stage::new();
     at_every_step(&[(Step::Rekeyed, 1), (Step::Rewrapped, 1)], |crash| {
         let client = stage.client();
+        let before = stage.run(term(&client));
         let old = stage.vault.key.clone();
         let (new, nonce) = stage.run(async {
             client.write("secret/data/a", &json!({"data": {"n": crash.number}})).await.unwrap();
@@ -298,6 +300,8 @@ pub(crate) fn rekey() {
         stage.vault.verify_log(&stage.server, place);
         let client = stage.client();
         stage.run(async {
+            let now = term(&client).await;
+            assert_eq!(now, before + u64::from(by_new), "{place}: a rekey makes new keys for everything");
             settled(&client).await;
             let read = ask(&client, "secret/data/a").await;
             assert_eq!(read["data"]["data"]["n"], crash.number, "{place}");

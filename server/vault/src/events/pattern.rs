@@ -49,7 +49,44 @@ pub(crate) fn glob(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use coffer_fuzz::{Target, kind, text};
+
     use super::*;
+
+    /// The same, so simple that it cannot be wrong, and so slow that it is no use.
+    fn plainly(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some((b'*', rest)) => (0..=text.len()).any(|at| plainly(rest, &text[at..])),
+            Some((byte, rest)) => text.first() == Some(byte) && plainly(rest, &text[1..]),
+        }
+    }
+
+    /// A pattern, and an event's type in the line after it.
+    #[test]
+    fn patterns_want_what_their_globs_match_and_nothing_else() {
+        let words = ["*", ",", "kv-v2/data-write", "kv", "data", "-", "/", "coffer/resync", "\n", "ab", " "];
+        Target::new("event-pattern").words(&words).run(|input| {
+            let given = text(input);
+            let (globs, event_type) = given.split_once('\n').unwrap_or((&given, "kv-v2/data-write"));
+            let pattern = match Pattern::parse(globs) {
+                Ok(pattern) => pattern,
+                Err(why) => return kind(&why.to_string()),
+            };
+            assert!(globs.len() <= BYTES_MAX && pattern.0.len() <= GLOBS_MAX);
+            assert!(pattern.wants(RESYNC), "comes whatever was asked for");
+            let again = Pattern::parse(&pattern.0.join(",")).unwrap();
+            assert_eq!(again.wants(event_type), pattern.wants(event_type));
+            // Types are short; the plain way takes too long over many stars.
+            let stars = pattern.0.iter().map(|glob| glob.matches('*').count()).max().unwrap_or(0);
+            if event_type.len() > 40 || stars > 4 {
+                return "long".into();
+            }
+            let plain = pattern.0.iter().any(|glob| plainly(glob.as_bytes(), event_type.as_bytes()));
+            assert_eq!(pattern.wants(event_type), plain || event_type == RESYNC, "{globs} {event_type}");
+            format!("{} {stars} {plain}", pattern.0.len().min(4))
+        });
+    }
 
     #[test]
     fn a_star_stands_for_anything() {
