@@ -23,12 +23,13 @@ demo-down: ## remove what the demo started
 test: ## set up everything, run every test, clean up
 	@e2e/run-tests
 
-soak: ## the long tests: 20,000 power cuts, a million policy decisions, a minute of fuzzing per parser, 150 crashes under load, 100 rotations under load, 5,000 simulations, 20 killed clusters
+soak: ## the long tests: 20,000 power cuts, a million policy decisions, a minute of fuzzing per parser, 150 crashes under load, 10,000 leases that end together, 100 rotations under load, 5,000 simulations, 20 killed clusters
 	@$(RUN) COFFER_SEEDS=20000 cargo test "$${RUST_ARGS[@]}" -p coffer-storage --test power_loss -- --nocapture
 	@$(RUN) COFFER_POLICY_TRIPLES=1000000 cargo test "$${RUST_ARGS[@]}" -p coffer-core --test policy_reference -- --nocapture
 	@$(RUN) COFFER_FUZZ_SECS=60 COFFER_FUZZ_SEED=$$(date +%s) cargo test "$${RUST_ARGS[@]}" --workspace --exclude coffer-e2e --lib --bins fuzz -- --nocapture
 	@$(RUN) COFFER_CRASHES=150 COFFER_CRASH_STRIDE=1 cargo test "$${RUST_ARGS[@]}" -p coffer --test crash
 	@$(RUN) COFFER_ROTATIONS=100 cargo test "$${RUST_ARGS[@]}" -p coffer --test crash no_query_fails
+	@$(RUN) COFFER_LEASES=10000 cargo test "$${RUST_ARGS[@]}" -p coffer --test crash -- leases_that_end_together
 	@$(RUN) COFFER_SIM_SEEDS=5000 cargo test "$${RUST_ARGS[@]}" -p coffer-vault --test sim -- --nocapture seeds
 	@$(RUN) COFFER_CLEANUP_ROUNDS=20 cargo test "$${RUST_ARGS[@]}" -p coffer-e2e --test cluster_cleanup -- --nocapture
 

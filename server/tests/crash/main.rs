@@ -16,6 +16,7 @@ mod claims;
 mod common;
 mod forged;
 mod load;
+mod mass;
 mod once;
 mod order;
 mod rotation;
@@ -27,7 +28,7 @@ mod vault;
 
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 14] = [
+const TESTS: [(&str, fn()); 15] = [
     ("a_server_killed_at_any_step_of_a_write_keeps_its_word", story::kills),
     ("a_token_whose_end_was_cut_off_is_dead_with_its_line_or_alive_with_it", ceremonies::token_line),
     ("a_mount_whose_end_was_cut_off_is_there_whole_or_goes", ceremonies::unmount),
@@ -42,6 +43,7 @@ const TESTS: [(&str, fn()); 14] = [
         "a_reader_that_does_not_acknowledge_keeps_his_login_to_the_end_of_the_grace",
         rotation::grace_to_its_end,
     ),
+    ("leases_that_end_together_are_gone_also_when_the_server_dies_over_them", mass::gone),
     ("what_is_lost_or_forged_is_noticed", forged::noticed),
     ("the_binary_that_ships_cannot_be_told_to_die", story::ships_unarmed),
     ("nothing_that_ships_arms_a_step_and_every_step_is_somewhere", story::nothing_arms),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use rand::RngExt;
 
+use crate::target::TARGETS;
 use crate::world::{Answer, LeaseSeen, TokenSeen, World};
 
 impl World {
@@ -201,11 +202,11 @@ impl World {
 
     fn database_changes(&mut self) -> bool {
         let (down, flaky) = match self.rng.random_range(0..3) {
-            0 => (true, 0),
-            1 => (false, 30),
-            _ => (false, 0),
+            0 => (self.rng.random_range(1..1 << TARGETS), 0),
+            1 => (0, 30),
+            _ => (0, 0),
         };
-        self.say(format_args!("database: down {down}, {flaky} of 100 calls fail"));
+        self.say(format_args!("databases: down {down:03b}, {flaky} of 100 calls fail"));
         let mut inside = self.target.inside();
         (inside.down, inside.flaky) = (down, flaky);
         true

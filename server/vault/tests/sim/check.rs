@@ -132,7 +132,7 @@ impl World {
         self.disarm();
         {
             let mut inside = self.target.inside();
-            (inside.down, inside.flaky) = (false, 0);
+            (inside.down, inside.flaky) = (0, 0);
         }
         self.land_late();
         self.wait(BOUND);

@@ -23,6 +23,13 @@ use crate::process::Process;
 pub const TTL: Duration = Duration::from_secs(600);
 pub const MAX_TTL: Duration = Duration::from_secs(3600);
 
+/// How many databases there are; an account's number says at which it is.
+pub const TARGETS: u64 = 3;
+
+fn number(name: &str) -> u64 {
+    name.trim_start_matches('r').parse().unwrap()
+}
+
 #[derive(Default)]
 pub struct Inside {
     pub accounts: BTreeSet<String>,
@@ -32,12 +39,18 @@ pub struct Inside {
     intents: BTreeSet<(String, String)>,
     read_to: usize,
     pub now: Timestamp,
-    /// Nobody answers.
-    pub down: bool,
+    /// Nobody answers there: a bit for each of [`TARGETS`].
+    pub down: u64,
     /// Out of a hundred calls so many fail.
     pub flaky: u64,
     /// What must never have happened.
     pub broken: Vec<String>,
+}
+
+impl Inside {
+    fn is_down(&self, name: &str) -> bool {
+        self.down & (1 << (number(name) % TARGETS)) != 0
+    }
 }
 
 /// The database, whichever process talks to it.
@@ -91,10 +104,10 @@ impl Target {
     fn fate(&self, inside: &mut Inside, verb: &str, name: &str) -> Fate {
         let calls = inside.calls.entry(format!("{verb} {name}")).or_default();
         *calls += 1;
-        let number: u64 = name.trim_start_matches('r').parse().unwrap();
+        let number = number(name);
         let dice = mix(mix(self.seed ^ verb.len() as u64) ^ mix(number) ^ (*calls << 32));
         let (percent, other) = (dice % 100, (dice >> 8) % 100);
-        if inside.down {
+        if inside.is_down(name) {
             return Fate::Refused;
         }
         if verb == "revoke" && self.bug == Some(Bug::RevocationPretended) && other < 10 {
@@ -168,7 +181,7 @@ impl Engine for SimEngine {
             ttl: TTL,
             max_ttl: MAX_TTL,
             renewable: true,
-            target: "config/sim".into(),
+            target: format!("config/sim{}", number(name) % TARGETS),
         }))
     }
 
@@ -215,9 +228,10 @@ impl Engine for SimEngine {
     ) -> Result<(), EngineError> {
         self.process.step().await;
         let inside = self.target.inside();
-        if inside.down {
+        let name = name_in(payload);
+        if inside.is_down(&name) {
             Err(failed("down"))
-        } else if inside.accounts.contains(&name_in(payload)) {
+        } else if inside.accounts.contains(&name) {
             Ok(())
         } else {
             Err(EngineError::NotFound)

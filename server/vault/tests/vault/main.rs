@@ -22,6 +22,7 @@ mod pods;
 mod policies;
 mod quotas;
 mod rotations;
+mod scale;
 mod story;
 mod targets;
 mod token_review;

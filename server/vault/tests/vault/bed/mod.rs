@@ -3,6 +3,7 @@
 
 pub mod api_server;
 pub mod cluster;
+pub mod counted;
 pub mod database;
 pub mod issuer;
 
@@ -102,6 +103,7 @@ pub struct Bed {
     pub clock: Arc<ManualClock>,
     pub database: Arc<SimDatabase>,
     pub store: MemoryStore,
+    pub asked: Arc<counted::Asked>,
     pub root: String,
     pub unseal_key: String,
     pub cluster: Cluster,
@@ -153,7 +155,8 @@ impl Bed {
         let store = MemoryStore::new();
         let audit = tempfile::tempdir().unwrap();
         let pages = Arc::new(Pages::default());
-        let vault = build(&store, &clock, &database, &pages, audit.path().to_path_buf(), &config);
+        let asked = Arc::default();
+        let vault = build(&store, &asked, &clock, &database, &pages, audit.path().to_path_buf(), &config);
         let dev = vault.dev_init().await.unwrap();
         Self {
             root: dev.root_token.expose().to_owned(),
@@ -164,6 +167,7 @@ impl Bed {
             clock,
             database,
             store,
+            asked,
             config,
             audit,
         }
@@ -203,7 +207,8 @@ impl Bed {
     /// Another process over the same store: what was in memory is gone.
     pub async fn restart(&mut self) {
         let audit = self.audit.path().to_path_buf();
-        self.vault = build(&self.store, &self.clock, &self.database, &self.pages, audit, &self.config);
+        self.vault =
+            build(&self.store, &self.asked, &self.clock, &self.database, &self.pages, audit, &self.config);
         self.unseal().await;
     }
 
@@ -211,7 +216,8 @@ impl Bed {
     pub async fn beside(&self) -> Arc<Vault> {
         let audit = self.audit.path().join("beside");
         std::fs::create_dir_all(&audit).unwrap();
-        let vault = build(&self.store, &self.clock, &self.database, &self.pages, audit, &self.config);
+        let vault =
+            build(&self.store, &self.asked, &self.clock, &self.database, &self.pages, audit, &self.config);
         let request =
             StatusRequest::Unseal { key: Some(SecretString::copy_of(&self.unseal_key)), reset: false };
         let reply = vault.status("unseal", [127, 0, 0, 1].into(), request).await;
@@ -340,6 +346,7 @@ fn rand_id() -> u64 {
 
 fn build(
     store: &MemoryStore,
+    asked: &Arc<counted::Asked>,
     clock: &Arc<ManualClock>,
     database: &Arc<SimDatabase>,
     pages: &Arc<Pages>,
@@ -352,7 +359,7 @@ fn build(
         Arc::clone(database) as Arc<dyn Engine>,
     ];
     Vault::new(Deps {
-        store: Arc::new(store.clone()),
+        store: Arc::new(counted::CountedStore { inner: store.clone(), asked: Arc::clone(asked) }),
         store_is_exclusive: true,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         keys: Arc::clone(pages) as Arc<dyn FetchKeys>,
@@ -378,13 +385,15 @@ impl Bed {
         let audit = tempfile::tempdir().unwrap();
         let config = VaultConfig::default();
         let pages = Arc::new(Pages::default());
-        let vault = build(&store, &clock, &database, &pages, audit.path().to_path_buf(), &config);
+        let asked = Arc::default();
+        let vault = build(&store, &asked, &clock, &database, &pages, audit.path().to_path_buf(), &config);
         let cluster = Cluster::new();
         Self {
             vault,
             clock,
             database,
             store,
+            asked,
             root: String::new(),
             unseal_key: String::new(),
             cluster,
