@@ -29,7 +29,7 @@ pub(crate) fn assemble(config: &Config) -> anyhow::Result<Assembled> {
         store_is_exclusive: matches!(config.storage, Storage::Memory | Storage::Embedded { .. }),
         clock: Arc::clone(&clock) as Arc<_>,
         keys: Arc::new(HttpKeys::new(config.outbound.clone())),
-        engines: standard_engines(),
+        engines: standard_engines(&config.outbound),
         audit_dir: config.audit_dir.clone(),
         ca_bundle: config.ca_file.as_deref().map(ca_bundle).transpose()?,
         config: vault_config(config),

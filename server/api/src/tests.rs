@@ -55,7 +55,7 @@ fn fresh(limits: Limits) -> Bed {
         store_is_exclusive: true,
         clock: Arc::clone(&clock),
         keys: Arc::new(NoKeys),
-        engines: standard_engines(),
+        engines: standard_engines(&coffer_vault::Outbound::default()),
         audit_dir: audit.path().to_owned(),
         ca_bundle: Some("-----BEGIN CERTIFICATE-----\n".to_owned()),
         config: VaultConfig::default(),

@@ -9,8 +9,11 @@ mod engine;
 mod error;
 mod input;
 pub mod kv;
+mod passwords;
 mod timing;
+mod turns;
 mod view;
+pub mod webhook;
 
 pub use database::DatabaseEngine;
 pub use engine::{

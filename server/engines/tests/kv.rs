@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
+#[path = "kv_rotation/mod.rs"]
+mod rotation;
 mod support;
 
 use std::time::Duration;

@@ -46,6 +46,7 @@ mod term;
 mod token;
 mod vault;
 mod versions;
+mod webhooks;
 
 pub use audit::{
     AuditSettings, Audited, Covered, DeclaredDevice, Durability, OnFailure, check_device_name,
@@ -65,3 +66,4 @@ pub use request::{
     EncodedJson, HealthParams, Operation, Refusal, Reply, ReplyBody, Request, StatusRequest, scrub,
 };
 pub use vault::{DevInit, Vault, standard_engines};
+pub use webhooks::HttpWebhooks;

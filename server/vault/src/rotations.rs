@@ -124,7 +124,10 @@ async fn work(open: &Open, mount: &Mount, path: &str) -> Result<(), Fail> {
     record.display_name = Some(SYSTEM.to_owned());
     open.around.audit.write(&record).await?;
     let engine = open.engine(mount)?;
+    // As for a request: what is kept in memory of it is closed until it is known what became of it.
+    let writing = open.secrets.writing(mount.id, engine.touches(path));
     let done: Result<_, Fail> = engine.work(&open.barrier, mount.id, path, now).await.map_err(Fail::from);
+    drop(writing);
     record.kind = RecordType::Completion;
     record.time = open.now();
     record.status = Some(done.as_ref().map_or_else(Fail::status, |_| 204));

@@ -28,17 +28,23 @@ use crate::events::{self, EventStream, Events, Subscription};
 use crate::metrics::Metrics;
 use crate::mounts::{Class, MountTable, blank};
 use crate::open::{Open, Surroundings};
+use crate::outbound::Outbound;
 use crate::pipeline::{self, Lost};
 use crate::quota::Admission;
 use crate::request::{Refusal, Reply, Request, StatusRequest};
 use crate::rows;
 use crate::status;
 use crate::token::{TokenEntry, Tokens};
+use crate::webhooks::HttpWebhooks;
 use crate::{lease, rotations, sweep};
 
-/// The secrets engines of this version.
-pub fn standard_engines() -> Vec<Arc<dyn Engine>> {
-    vec![Arc::new(KvEngine::new()), Arc::new(PlainKvEngine::new()), Arc::new(DatabaseEngine::default())]
+/// The secrets engines of this version. Webhooks are asked where `outbound` permits.
+pub fn standard_engines(outbound: &Outbound) -> Vec<Arc<dyn Engine>> {
+    vec![
+        Arc::new(KvEngine::with_webhooks(Arc::new(HttpWebhooks::new(outbound.clone())))),
+        Arc::new(PlainKvEngine::new()),
+        Arc::new(DatabaseEngine::default()),
+    ]
 }
 
 /// The vault.

@@ -13,7 +13,6 @@ mod fill;
 #[cfg(test)]
 mod fuzz;
 mod mysql;
-mod passwords;
 mod pool;
 mod postgres;
 mod readers;
@@ -40,9 +39,10 @@ use self::fence::Term;
 use self::pool::{Pooled, Sessions};
 use self::role::Role;
 use self::route::{Route, route};
-use self::turning::{Moment, Turning, Turns};
+use self::turning::Turning;
 use crate::engine::{Due, Effect, Engine, EngineReply, EngineRequest, Op, Reader};
-use crate::{EngineError, ReadView, WriteView, input};
+use crate::turns::{Moment, Turns};
+use crate::{EngineError, ReadView, WriteView, input, passwords};
 
 const NAME_BYTES_MAX: usize = 512;
 

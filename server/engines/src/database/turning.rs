@@ -1,10 +1,6 @@
 //! Carries rotations of static roles on, one durable step after the other. Whoever is stopped in between leaves a state
 //! from which anybody goes on; the password that is under way is stored before the database hears of it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
-
 use coffer_barrier::{Barrier, BarrierError, MountId};
 use coffer_core::rotation::{Busy, Step};
 use coffer_core::secret::SecretString;
@@ -19,47 +15,13 @@ use super::pool::Sessions;
 use super::readers;
 use super::static_role::{self, Kept, StaticRole};
 use crate::engine::{Effect, EngineRequest};
+use crate::turns::Moment;
 use crate::{EngineError, ReadView, WriteView};
 
 /// How often a transaction is run again after a conflict.
 const ATTEMPTS_MAX: u32 = 8;
 /// More steps than any rotation has.
 const STEPS_MAX: u32 = 8;
-
-/// The time, as it goes on during slow work.
-#[derive(Clone, Copy)]
-pub(super) struct Moment {
-    at: Timestamp,
-    since: Instant,
-}
-
-impl Moment {
-    pub(super) fn at(now: Timestamp) -> Self {
-        Self { at: now, since: Instant::now() }
-    }
-
-    fn now(self) -> Timestamp {
-        self.at.plus(self.since.elapsed())
-    }
-}
-
-type Names = HashMap<(MountId, String), Arc<tokio::sync::Mutex<()>>>;
-
-/// Lets one at a time work at a role within this process: two would only set the same password twice, but a third
-/// could be a step ahead of a slow one.
-#[derive(Default)]
-pub(super) struct Turns(Mutex<Names>);
-
-impl Turns {
-    pub(super) async fn take(&self, mount: MountId, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = {
-            let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            names.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(names.entry((mount, name.to_owned())).or_default())
-        };
-        turn.lock_owned().await
-    }
-}
 
 /// One mount's static roles.
 pub(super) struct Turning<'a> {

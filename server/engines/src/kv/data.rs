@@ -164,8 +164,34 @@ pub(super) async fn write(view: &mut WriteView<'_>, req: &EngineRequest<'_>, pat
     let new = stored.is_none();
     let meta = stored.unwrap_or_else(|| Meta::new(req.now));
     check_cas(view, req, cas, &meta).await?;
-    let reply = add(view, req, path, meta, new, &payload).await?;
+    let reply = add(view, req.now, path, meta, new, &payload).await?;
     Ok((reply, effect("kv-v2/data-write", "data-write", "data", path)))
+}
+
+/// The next version, by the engine itself: what the newest one has, with these keys instead. Its number.
+pub(super) async fn publish(
+    view: &mut WriteView<'_>,
+    now: Timestamp,
+    path: &str,
+    change: &Map<String, Value>,
+) -> Result<u64, EngineError> {
+    let stored = record::load(&view.reading(), path).await?;
+    let new = stored.is_none();
+    let meta = stored.unwrap_or_else(|| Meta::new(now));
+    let readable = meta.versions.get(&meta.current).is_some_and(|version| version.readable(now));
+    let mut data = BTreeMap::new();
+    if readable {
+        // With the numbers as they are.
+        let stored = load_bytes(&view.reading(), path, meta.current).await?;
+        if let Exact::Object(members) = codec::decode_exact(&stored, "kv version")? {
+            data = members;
+        }
+    }
+    data.extend(change.iter().map(|(key, value)| (key.clone(), Exact::from(value))));
+    let number = meta.current + 1;
+    let payload = codec::encode_exact(&Exact::Object(data), PAYLOAD, PAYLOAD_BYTES_MAX)?;
+    add(view, now, path, meta, new, &payload).await?;
+    Ok(number)
 }
 
 /// A merge patch (RFC 7396) of the newest version.
@@ -204,7 +230,7 @@ pub(super) async fn patch(view: &mut WriteView<'_>, req: &EngineRequest<'_>, pat
         }
     }
     let payload = codec::encode_exact(&Exact::Object(data), PAYLOAD, PAYLOAD_BYTES_MAX)?;
-    let reply = add(view, req, path, meta, false, &payload).await?;
+    let reply = add(view, req.now, path, meta, false, &payload).await?;
     Ok((reply, effect("kv-v2/data-patch", "data-patch", "data", path)))
 }
 
@@ -277,7 +303,7 @@ async fn check_cas(
 /// Adds the version, drops what is too old.
 async fn add(
     view: &mut WriteView<'_>,
-    req: &EngineRequest<'_>,
+    now: Timestamp,
     path: &str,
     mut meta: Meta,
     new: bool,
@@ -285,7 +311,7 @@ async fn add(
 ) -> Result<EngineReply, EngineError> {
     let config = record::load_config(&view.reading()).await?;
     record::guard_config(view)?;
-    let (number, dropped) = meta.push(&config, req.now);
+    let (number, dropped) = meta.push(&config, now);
     for old in dropped {
         view.delete_version(path, old).await?;
     }

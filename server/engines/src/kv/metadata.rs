@@ -210,6 +210,8 @@ pub(super) async fn delete(view: &mut WriteView<'_>, path: &str) -> Written {
     }
     view.delete(RecordKind::Meta, path).await?;
     view.unlink(path).await?;
+    // Else it would come back by itself.
+    super::rotation::forget(view, path).await?;
     Ok((EngineReply::Empty, effect("kv-v2/metadata-delete", "metadata-delete", "metadata", path)))
 }
 

@@ -11,14 +11,21 @@ mod listing;
 mod metadata;
 mod plain;
 mod record;
+mod rotation;
 mod versions;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use coffer_barrier::RecordKind;
+use coffer_barrier::{Barrier, MountId, RecordKind};
+use coffer_core::time::Timestamp;
+use serde_json::Value;
 
 pub use plain::{PLAIN_KIND, PlainKvEngine, secrets, upgrade};
 
-use crate::engine::{Effect, Engine, EngineReply, EngineRequest, Op, Touches};
+use crate::engine::{Due, Effect, Engine, EngineReply, EngineRequest, Op, Touches};
+use crate::turns::{Moment, Turns};
+use crate::webhook::{NoWebhooks, Webhooks};
 use crate::{EngineError, ReadView, WriteView};
 
 /// The most bytes of one version's data, as JSON.
@@ -29,13 +36,36 @@ const PAYLOAD: &str = "secret payload";
 type Written = Result<(EngineReply, Vec<Effect>), EngineError>;
 
 /// Version 2 of the key-value engine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KvEngine;
+pub struct KvEngine {
+    webhooks: Arc<dyn Webhooks>,
+    turns: Turns,
+}
+
+impl Default for KvEngine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl KvEngine {
-    /// The engine.
-    pub const fn new() -> Self {
-        Self
+    /// The engine, without anybody to ask outside.
+    pub fn new() -> Self {
+        Self::with_webhooks(Arc::new(NoWebhooks))
+    }
+
+    /// The engine; rotations ask webhooks in this way.
+    pub fn with_webhooks(webhooks: Arc<dyn Webhooks>) -> Self {
+        Self { webhooks, turns: Turns::default() }
+    }
+
+    fn turning<'a>(
+        &'a self,
+        barrier: &'a Barrier,
+        mount: MountId,
+        path: &'a str,
+        now: Timestamp,
+    ) -> rotation::Turning<'a> {
+        rotation::Turning { webhooks: &*self.webhooks, barrier, mount, clock: Moment::at(now), path }
     }
 }
 
@@ -52,6 +82,12 @@ enum Route<'p> {
     /// Empty for the root of the mount.
     Metadata(&'p str),
     Subkeys(&'p str),
+    /// When the secret gets its next value, and from whom.
+    Rotation(&'p str),
+    /// The next value now.
+    Rotate(&'p str),
+    /// Which webhooks may be asked.
+    RotationConfig,
     /// `data` or `metadata` and nothing more.
     Root,
     Other,
@@ -72,6 +108,9 @@ fn route(path: &str, listing: bool) -> Route<'_> {
         ("undelete", false) => Route::Undelete(rest),
         ("destroy", false) => Route::Destroy(rest),
         ("subkeys", false) => Route::Subkeys(rest),
+        ("rotation", false) => Route::Rotation(rest),
+        ("rotate", false) => Route::Rotate(rest),
+        ("rotation-config", true) if !listing => Route::RotationConfig,
         _ => Route::Other,
     }
 }
@@ -162,6 +201,7 @@ impl Engine for KvEngine {
     async fn exists(&self, view: &ReadView<'_>, path: &str) -> Result<bool, EngineError> {
         match route(path, false) {
             Route::Data(path) | Route::Metadata(path) => view.has(RecordKind::Meta, path).await,
+            Route::Rotation(path) => rotation::exists(view, path).await,
             _ => Ok(true),
         }
     }
@@ -173,6 +213,8 @@ impl Engine for KvEngine {
             (Op::Read, Route::Data(path)) => data::read(view, req, path).await,
             (Op::Read, Route::Subkeys(path)) => data::subkeys(view, req, path).await,
             (Op::Read, Route::Metadata(path)) => metadata::read(view, path).await,
+            (Op::Read, Route::Rotation(path)) => rotation::read(view, path).await,
+            (Op::Read, Route::RotationConfig) => rotation::read_config(view).await,
             (Op::Read, Route::Root) => Ok(no_root()),
             (Op::List, Route::Metadata(path)) => listing::list(view, req, path).await,
             (Op::List, Route::Detailed(path)) => listing::detailed(view, req, path).await,
@@ -201,9 +243,12 @@ impl Engine for KvEngine {
             | Route::Destroy(path)
             | Route::Metadata(path)
             | Route::Detailed(path)
+            | Route::Rotate(path)
             | Route::Subkeys(path) => Touches::One(path),
             // Settings are for versions to come, and elsewhere nothing is written.
-            Route::Config | Route::Root | Route::Other => Touches::Nothing,
+            Route::Config | Route::Rotation(_) | Route::RotationConfig | Route::Root | Route::Other => {
+                Touches::Nothing
+            }
         }
     }
 
@@ -220,11 +265,67 @@ impl Engine for KvEngine {
             (Op::Write, Route::Metadata(path)) => metadata::write(view, req, path).await,
             (Op::Patch, Route::Metadata(path)) => metadata::patch(view, req, path).await,
             (Op::Delete, Route::Metadata(path)) => metadata::delete(view, path).await,
+            (Op::Write, Route::Rotation(path)) => rotation::write(view, req, path).await,
+            (Op::Delete, Route::Rotation(path)) => rotation::delete(view, path).await,
+            (Op::Write, Route::RotationConfig) => rotation::write_config(view, req).await,
             (_, Route::Root) => Ok((no_root(), Vec::new())),
             (_, Route::Other) => Ok((hint(req.op), Vec::new())),
             _ => Err(EngineError::Unsupported),
         }?;
         Ok((with_ignored(reply, route, req), effects))
+    }
+
+    fn acts(&self, op: Op, path: &str) -> bool {
+        op == Op::Write && matches!(route(path, false), Route::Rotate(_))
+    }
+
+    async fn act(&self, barrier: &Barrier, mount: MountId, req: &EngineRequest<'_>) -> Written {
+        let Route::Rotate(path) = route(req.path, false) else { return Err(EngineError::Unsupported) };
+        let _turn = self.turns.take(mount, path).await;
+        let turning = self.turning(barrier, mount, path, req.now);
+        turning.ask(req).await?;
+        Ok((EngineReply::Empty, turning.go_on().await?))
+    }
+
+    fn rotating<'p>(&self, path: &'p str) -> Option<&'p str> {
+        match route(path, false) {
+            Route::Data(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    async fn acknowledge(
+        &self,
+        view: &mut WriteView<'_>,
+        name: &str,
+        _version: u64,
+        _id: &str,
+        _now: Timestamp,
+    ) -> Result<(), EngineError> {
+        if !rotation::exists(&view.reading(), name).await? {
+            return Err(EngineError::NotFound);
+        }
+        Err(EngineError::bad("nobody is waited for here: the grace of a key-value secret has its full time"))
+    }
+
+    async fn rotation(&self, view: &ReadView<'_>, name: &str) -> Result<Option<Value>, EngineError> {
+        rotation::status(view, name).await
+    }
+
+    async fn due(&self, view: &ReadView<'_>, now: Timestamp, limit: usize) -> Result<Vec<Due>, EngineError> {
+        rotation::due(view, now, limit).await
+    }
+
+    async fn work(
+        &self,
+        barrier: &Barrier,
+        mount: MountId,
+        path: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Effect>, EngineError> {
+        let Route::Rotate(path) = route(path, false) else { return Err(EngineError::Unsupported) };
+        let _turn = self.turns.take(mount, path).await;
+        self.turning(barrier, mount, path, now).go_on().await
     }
 }
 

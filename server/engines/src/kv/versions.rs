@@ -3,6 +3,8 @@
 use super::fields::Fields;
 use super::record::{self, Meta};
 use super::{Written, effect};
+use coffer_core::time::Timestamp;
+
 use crate::engine::{EngineReply, EngineRequest};
 use crate::{EngineError, WriteView};
 
@@ -26,6 +28,22 @@ pub(super) async fn delete_latest(view: &mut WriteView<'_>, req: &EngineRequest<
     let current = meta.current;
     change(view, req, path, meta, &[current], Change::Delete, ("kv-v2/data-delete", "data-delete", "data"))
         .await
+}
+
+/// Deletes a version that nobody needs any more, by the engine itself. Whether there was something to delete.
+pub(super) async fn retire(
+    view: &mut WriteView<'_>,
+    path: &str,
+    number: u64,
+    now: Timestamp,
+) -> Result<bool, EngineError> {
+    let Some(mut meta) = record::load(&view.reading(), path).await? else { return Ok(false) };
+    match meta.versions.get_mut(&number) {
+        Some(version) if version.readable(now) => version.deleted = Some(now),
+        _ => return Ok(false),
+    }
+    record::store(view, path, &meta, false).await?;
+    Ok(true)
 }
 
 pub(super) async fn delete(view: &mut WriteView<'_>, req: &EngineRequest<'_>, path: &str) -> Written {

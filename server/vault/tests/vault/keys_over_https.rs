@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use coffer_vault::{ApiCall, ApiServer, Credential, FetchKeys as _, HttpKeys, KeysQuery, Outbound};
+use coffer_core::secret::{SecretBytes, SecretString};
+use coffer_engines::webhook::{WebhookCall, Webhooks as _};
+use coffer_vault::{
+    ApiCall, ApiServer, Credential, FetchKeys as _, HttpKeys, HttpWebhooks, KeysQuery, Outbound,
+};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -144,5 +148,45 @@ async fn asks_an_api_server_as_whom_it_is_told_with_the_token_as_it_is_now()
     // Nowhere that only this machine can reach.
     let refused = HttpKeys::with_dir(dir.path(), Outbound::default()).ask(&server, &read).await.unwrap_err();
     assert!(refused.contains("not allowed"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_webhook_is_asked_over_https_and_only_where_it_may() -> Result<(), Box<dyn std::error::Error>> {
+    let (port, pem) = serve(|asked| {
+        let lower = asked.to_lowercase();
+        let good = lower.starts_with("post /rotate ")
+            && lower.contains("idempotency-key: one\r\n")
+            && lower.contains("content-type: application/json\r\n")
+            && lower.contains("authorization: bearer hook-secret\r\n")
+            && asked.ends_with("{\"action\":\"rotate\"}");
+        match good {
+            true => "HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{\"data\":{\"a\":1}}".to_owned(),
+            // Redirects would take the secret elsewhere.
+            false => "HTTP/1.1 307 No\r\nlocation: /rotate\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        }
+    })
+    .await?;
+    let call = |path: &str, bearer: &str| WebhookCall {
+        url: format!("https://localhost:{port}/{path}"),
+        ca_pem: Some(pem.clone()),
+        headers: vec![
+            ("idempotency-key", SecretString::copy_of("one")),
+            ("authorization", SecretString::copy_of(bearer)),
+        ],
+        body: SecretBytes::copy_of(b"{\"action\":\"rotate\"}"),
+    };
+    let hooks = HttpWebhooks::new(Outbound::allowing(&["127.0.0.0/8", "::1"]).unwrap());
+    let reply = hooks.post(&call("rotate", "Bearer hook-secret")).await?;
+    assert_eq!((reply.status, reply.body.expose()), (200, b"{\"data\":{\"a\":1}}".as_slice()));
+    assert_eq!(hooks.post(&call("elsewhere", "Bearer hook-secret")).await?.status, 307);
+    let refused = hooks.post(&call("rotate", "Bearer hook\nsecret")).await.err().unwrap();
+    assert!(refused.contains("no header") && !refused.contains("hook"), "{refused}");
+    let mut stranger = call("rotate", "Bearer hook-secret");
+    stranger.ca_pem = None;
+    assert!(hooks.post(&stranger).await.is_err(), "a CA that nobody named");
+    let strict = HttpWebhooks::new(Outbound::default());
+    let refused = strict.post(&call("rotate", "Bearer hook-secret")).await.err().unwrap();
+    assert!(refused.contains("not allowed") && !refused.contains("hook-secret"), "{refused}");
     Ok(())
 }

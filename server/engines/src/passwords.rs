@@ -8,7 +8,7 @@ use crate::input;
 use crate::{EngineError, ReadView};
 
 /// A new password by the policy of that name; by the usual rules for an empty name.
-pub(super) async fn generate(view: &ReadView<'_>, policy: &str) -> Result<SecretString, EngineError> {
+pub(crate) async fn generate(view: &ReadView<'_>, policy: &str) -> Result<SecretString, EngineError> {
     if policy.is_empty() {
         return Ok(template::password(&mut rand::rng()));
     }
@@ -20,7 +20,7 @@ pub(super) async fn generate(view: &ReadView<'_>, policy: &str) -> Result<Secret
 }
 
 /// `credential_config.password_policy` of a role.
-pub(super) fn of_role(
+pub(crate) fn of_role(
     body: &serde_json::Map<String, serde_json::Value>,
 ) -> Result<Option<String>, EngineError> {
     match input::field(body, "credential_config") {
