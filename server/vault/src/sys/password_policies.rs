@@ -1,7 +1,9 @@
 //! `sys/policies/password/...`: how generated passwords look. Never keeps a password, and never records one.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use coffer_barrier::{MountId, Read, RecordKind, Writer};
-use coffer_core::password_policy::{MAX_PASSWORD_POLICY_BYTES, PasswordPolicy};
+use coffer_core::password_policy::{MAX_PASSWORD_POLICY_BYTES, PasswordPolicy, PasswordPolicyError};
 use coffer_engines::{PASSWORD_POLICY_DIR, ReadView, WriteView, password_policy_row};
 use serde_json::json;
 
@@ -42,6 +44,11 @@ pub(crate) async fn handle(ctx: &Ctx, rest: &str) -> Result<Outcome, Fail> {
     }
 }
 
+/// In the words in which OpenBao answers these paths.
+fn counted(error: &str) -> String {
+    format!("1 error occurred:\n\t* {error}\n\n")
+}
+
 fn checked(name: &str) -> Result<&str, Fail> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(allowed) {
@@ -62,7 +69,7 @@ async fn list(ctx: &Ctx) -> Result<Outcome, Fail> {
 async fn stored(ctx: &Ctx, name: &str) -> Result<String, Fail> {
     let reader = ctx.open.barrier.reader().await?;
     let text = ReadView::new(MountId::SYSTEM, &reader).password_policy(name).await?;
-    text.ok_or_else(|| Fail::Absent("policy does not exist".to_owned()))
+    text.ok_or_else(|| Fail::Absent(counted("policy does not exist")))
 }
 
 async fn generate(ctx: &Ctx, name: &str) -> Result<Outcome, Fail> {
@@ -72,14 +79,25 @@ async fn generate(ctx: &Ctx, name: &str) -> Result<Outcome, Fail> {
 }
 
 async fn write(ctx: &Ctx, name: &str) -> Result<Outcome, Fail> {
-    let text = ctx.text("policy")?.filter(|text| !text.is_empty()).ok_or_else(|| bad("missing policy"))?;
+    let text =
+        ctx.text("policy")?.filter(|text| !text.is_empty()).ok_or_else(|| bad(counted("missing policy")))?;
+    // Before decoding, which only makes it smaller.
     if text.len() > MAX_PASSWORD_POLICY_BYTES {
         return Err(Fail::TooLarge(format!(
             "password policy is larger than {MAX_PASSWORD_POLICY_BYTES} bytes"
         )));
     }
-    PasswordPolicy::parse(text).map_err(|why| bad(format!("invalid password policy: {why}")))?;
-    let text = text.to_owned();
+    // A policy may come as base64: none in plain text is valid base64, for it has an equals sign before its end.
+    let decoded = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = decoded.unwrap_or_else(|| text.to_owned());
+    PasswordPolicy::parse(&text).map_err(|why| {
+        // What is wrong with a rule is an error within the error there.
+        let why = match why {
+            PasswordPolicyError::Hcl(_) => why.to_string(),
+            why => counted(&why.to_string()),
+        };
+        bad(counted(&format!("invalid password policy: {why}")))
+    })?;
     let written: Result<(), Fail> = transact!(ctx.open.barrier, |w| put_in(w, name, &text).await?);
     written.map(|()| Outcome::empty())
 }

@@ -33,7 +33,7 @@ async fn a_policy_that_makes_no_sense_is_refused() {
     let bed = Bed::with_pods().await;
     for (policy, why) in [
         (json!(""), "missing policy"),
-        (json!("length = 2"), "invalid password policy: no charset specified"),
+        (json!("length = 2"), "invalid password policy: 1 error occurred:\n\t* no charset specified\n"),
         (json!("rule \"charset\" { charset = \"abc\" }"), "length must be > 0"),
         (json!("length = 2\nrule \"charset\" { charset = \"abc\" min-chars = 3 }"), "at least 3 characters"),
     ] {
