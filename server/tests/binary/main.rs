@@ -21,4 +21,7 @@ mod policy;
 mod proxies;
 mod ready;
 mod server;
+#[path = "../../engines/tests/support/servers/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of the database engine")]
+mod servers;
 mod verbs;

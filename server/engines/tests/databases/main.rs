@@ -12,6 +12,7 @@ mod beds;
 mod fences;
 mod schedules;
 mod static_roles;
+mod troubles;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use static_roles::{
     two_accounts_take_turns_and_no_session_is_cut_before_its_time, what_cannot_work_is_refused,
 };
 use support::{Bench, data};
+use troubles::a_changed_password_is_told_and_disturbs_no_other;
 
 fn login(issue: &Issue) -> (String, String) {
     let text = |name: &str| issue.data[name].as_str().unwrap().to_owned();
@@ -253,4 +255,5 @@ suite!(
     the_root_password_rotates_by_itself,
     an_earlier_server_acts_no_more,
     vaults_that_share_a_login_leave_each_other_alone,
+    a_changed_password_is_told_and_disturbs_no_other,
 );
