@@ -4,7 +4,7 @@
 PACKAGES_CLUSTER="containerd runc containernetworking-plugins iptables nftables conntrack ethtool socat
   busybox-static curl openssl iproute2 util-linux kmod procps python3"
 PACKAGES_BUILD="gcc libc6-dev cmake"
-PACKAGES_TEST="postgresql-15 mariadb-server-core mariadb-client-core python3-venv"
+PACKAGES_TEST="e2fsprogs mount postgresql-15 mariadb-server-core mariadb-client-core python3-venv"
 
 # version_at_least HAVE WANT
 version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -1)" = "$2" ]; }
