@@ -63,3 +63,24 @@ async fn an_account_that_cannot_be_dropped_is_out_all_the_same() {
     db.revoke(&stuck.payload).await.unwrap();
     assert!(!bed.has(&user).await);
 }
+
+/// No session is left for the engine: it says so, and goes on when there is one.
+#[tokio::test]
+async fn out_of_connections_is_told_and_over_when_there_are_some() {
+    let bed = Pg::start().await;
+    let db = bench(&bed).await;
+    let kept = db.issue("app").await;
+    db.create(&kept.payload).await.unwrap();
+    bed.order("ALTER ROLE coffer_admin CONNECTION LIMIT 0").await;
+    db.post("reset/db", json!({})).await.unwrap();
+    let issue = db.issue("app").await;
+    for result in [db.create(&issue.payload).await, db.revoke(&kept.payload).await] {
+        let (retriable, message) = target_error(&result.unwrap_err());
+        assert!(retriable && message.contains("too many connections"), "{message}");
+    }
+    assert!(bed.has(&login(&kept).0).await && !bed.has(&login(&issue).0).await);
+    bed.order("ALTER ROLE coffer_admin CONNECTION LIMIT -1").await;
+    db.create(&issue.payload).await.unwrap();
+    db.revoke(&kept.payload).await.unwrap();
+    assert!(!bed.has(&login(&kept).0).await && bed.has(&login(&issue).0).await);
+}
