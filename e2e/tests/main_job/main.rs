@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod failures;
+mod logins;
 mod scene;
 mod secrecy;
 mod story;

@@ -4,8 +4,12 @@ use crate::bed;
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bed::issuer::Issuer;
 use bed::{Bed, hours};
 use coffer_vault::{Clock, Operation};
+use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -54,6 +58,55 @@ async fn tokens_that_must_not_be_believed() {
     bed.login_with(&bed.cluster.jwt(&no_audience)).await.expect(403);
     let why: Vec<String> = bed.audit_records().into_iter().filter_map(|r| r.error).collect();
     assert!(why.iter().any(|w| w.contains("invalid audience")), "{why:?}");
+}
+
+#[tokio::test]
+async fn a_pods_token_does_not_choose_how_it_is_verified() {
+    let cluster = Issuer::new(Algorithm::RS256);
+    let bed = Bed::with_pods().await;
+    let claims = bed.cluster.claims("shop", "orders", "pod-1", bed_now(&bed));
+    let good = cluster.jwt(&claims);
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let headed = |header: Value, signature: &str| {
+        let (_, payload) = signed.split_once('.').unwrap();
+        format!("{}.{payload}.{signature}", URL_SAFE_NO_PAD.encode(header.to_string()))
+    };
+    let symmetric = |secret: &[u8]| {
+        let header = jsonwebtoken::Header { kid: Some("k1".into()), ..Default::default() };
+        jsonwebtoken::encode(&header, &claims, &jsonwebtoken::EncodingKey::from_secret(secret)).unwrap()
+    };
+    let other = Issuer::new(Algorithm::RS256);
+    let wrong = [
+        headed(json!({"alg": "none", "kid": "k1"}), ""),
+        headed(json!({"alg": "none", "kid": "k1"}), signature),
+        headed(json!({"alg": "RS512", "kid": "k1"}), signature),
+        headed(json!({"alg": "ES256", "kid": "k1"}), signature),
+        headed(json!({"alg": "RS256", "kid": "k1", "typ": "at+jwt"}), signature),
+        format!("{signed}."),
+        // The public key as the secret.
+        symmetric(cluster.public_pem().as_bytes()),
+        symmetric(cluster.jwks().as_bytes()),
+        cluster.signed(&json!({"alg": "HS256", "kid": "k1"}), &claims),
+        cluster.signed(&json!({"alg": "RS256", "kid": "k2"}), &claims),
+        cluster.signed(&json!({"alg": "RS256", "kid": "k1", "crit": ["exp"]}), &claims),
+        // A key that it brings along.
+        other.signed(&json!({"alg": "RS256", "kid": "k1", "jwk": other.jwk()}), &claims),
+    ];
+    let keys = [
+        json!({"jwks": cluster.jwks()}),
+        json!({"pem_keys": [cluster.public_pem()], "verification": "local"}),
+    ];
+    for (keys, named) in keys.into_iter().zip([true, false]) {
+        let mut config = json!({"issuer": bed::cluster::ISSUER, "kubernetes_host": "https://k8s"});
+        config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        bed.root(Operation::Update, "auth/kubernetes/prod/config", config).await.expect(204);
+        for (at, jwt) in wrong.iter().enumerate() {
+            // Keys in PEM have no names.
+            let status = if at == 9 && !named { 200 } else { 403 };
+            bed.login_with(jwt).await.expect(status);
+        }
+        bed.login_with(&good).await.expect(200);
+    }
 }
 
 fn bed_now(bed: &Bed) -> coffer_core::time::Timestamp {

@@ -134,8 +134,9 @@ async fn names_that_nobody_has_are_treated_like_those_that_somebody_has() {
         let before = hashed(&bed).await;
         let mut answers = Vec::new();
         for _ in 0..7 {
+            bed.asked.take();
             let answer = login(&bed, name, "wrong").await;
-            answers.push((answer.status, answer.body));
+            answers.push((answer.status, answer.body, bed.asked.take().0));
         }
         seen.push((answers, hashed(&bed).await - before));
     }
@@ -143,7 +144,7 @@ async fn names_that_nobody_has_are_treated_like_those_that_somebody_has() {
     let (answers, work) = &seen[0];
     // Each of the five was computed, and none of those that were locked out.
     assert_eq!(*work, 5);
-    let statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+    let statuses: Vec<u16> = answers.iter().map(|(status, ..)| *status).collect();
     assert_eq!(statuses, [400, 400, 400, 400, 400, 403, 403]);
     assert_eq!(answers[0].1, json!({"errors": ["invalid username or password"]}));
     assert_eq!(answers[6].1, json!({"errors": ["permission denied"]}));
@@ -231,12 +232,17 @@ async fn role_ids_are_locked_alike_whether_there_is_a_role_or_not() {
     let bed = with_bob().await;
     bed.root(Update, "sys/auth/approle", json!({"type": "approle"})).await.expect(204);
     bed.root(Update, "auth/approle/role/app", json!({"role_id": "the-app"})).await.expect(204);
+    let mut work = Vec::new();
     for role_id in ["the-app", "nobody"] {
+        bed.asked.take();
         for status in [400, 400, 400, 400, 400, 403] {
             let body = json!({"role_id": role_id, "secret_id": "wrong"});
             bed.send(Update, "auth/approle/login", None, body).await.expect(status);
         }
+        work.push(bed.asked.take().0);
     }
+    assert!(work[0] > 0);
+    assert_eq!(work[0], work[1], "as many questions to the store");
     let locked = bed.root(Read, "sys/locked-users", Value::Null).await.expect(200);
     assert_eq!(locked.body["data"]["total"], 2);
 }

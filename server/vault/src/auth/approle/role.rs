@@ -102,7 +102,11 @@ impl Role {
         role_id: &str,
     ) -> Result<Option<(String, Self)>, Fail> {
         let key = Self::id_key(barrier, mount, role_id)?;
-        let Some(entry) = codec::get::<RoleIdEntry>(reader, &key).await? else { return Ok(None) };
+        let Some(entry) = codec::get::<RoleIdEntry>(reader, &key).await? else {
+            // As many questions to the store as for one that there is. No role has this name.
+            Self::load(reader, mount, "none/none").await?;
+            return Ok(None);
+        };
         let role = Self::load(reader, mount, &entry.name).await?;
         Ok(role.filter(|role| role.role_id == role_id).map(|role| (entry.name, role)))
     }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::claims::Identity;
@@ -11,40 +10,6 @@ use super::config::Config;
 use crate::deps::{ApiCall, ApiReply, ApiServer, Credential};
 use crate::error::Fail;
 use crate::open::Open;
-
-/// `status` of a TokenReview (`authentication.k8s.io/v1`).
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ReviewStatus {
-    authenticated: bool,
-    audiences: Vec<String>,
-    user: User,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct User {
-    username: String,
-    uid: String,
-    extra: BTreeMap<String, Vec<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Review {
-    #[serde(default)]
-    status: ReviewStatus,
-}
-
-#[derive(Debug, Deserialize)]
-struct Namespace {
-    metadata: NamespaceMetadata,
-}
-
-#[derive(Debug, Deserialize)]
-struct NamespaceMetadata {
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-}
 
 /// Where the pod of a token is in `extra`.
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
@@ -89,24 +54,35 @@ pub(super) async fn review(
         body: Some(Zeroizing::new(body.to_string())),
     };
     let reply = asked(open, config, jwt, &call).await?;
-    let review: Review = serde_json::from_str(&reply.body).map_err(|_| unavailable("not a TokenReview"))?;
-    let ReviewStatus { authenticated, audiences, user } = review.status;
-    if !authenticated {
+    check_review(&reply.body, audience, identity)
+}
+
+/// A review's reply believes the token, for this audience, and says of its owner what the token says.
+pub(super) fn check_review(body: &str, audience: &str, identity: &Identity) -> Result<(), Fail> {
+    let review: Value = serde_json::from_str(body).map_err(|_| unavailable("not a TokenReview"))?;
+    // `authentication.k8s.io/v1`. What is not there is not so.
+    let status = &review["status"];
+    if status["authenticated"] != true {
         return Err(Fail::Login("lookup failed: the API server does not believe the JWT"));
     }
     // An API server that does not say for whom it believes the token believes it for itself.
-    if !audiences.iter().any(|known| known == audience) {
+    if !texts(&status["audiences"]).any(|known| known == audience) {
         return Err(Fail::Login("lookup failed: the API server does not believe the JWT for this audience"));
     }
+    let user = &status["user"];
     let name = format!("system:serviceaccount:{}:{}", identity.namespace, identity.service_account);
-    if user.username != name || user.uid != identity.service_account_uid {
+    if user["username"] != name || user["uid"] != identity.service_account_uid {
         return Err(Fail::Login("lookup failed: the API server knows the JWT's owner by another name"));
     }
-    let pod = user.extra.get(POD_UID).and_then(|list| list.first());
-    if pod.is_some_and(|uid| identity.pod.as_ref().is_none_or(|(_, own)| own != uid)) {
+    let other = |uid: &Value| identity.pod.as_ref().is_none_or(|(_, own)| uid != own);
+    if user["extra"][POD_UID].as_array().is_some_and(|pods| pods.iter().any(other)) {
         return Err(Fail::Login("lookup failed: the API server knows the JWT's pod by another UID"));
     }
     Ok(())
+}
+
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// The labels of a namespace.
@@ -119,8 +95,16 @@ pub(super) async fn namespace_labels(
     // The name was checked: it cannot lead to another path.
     let call = ApiCall { path: format!("/api/v1/namespaces/{namespace}"), body: None };
     let reply = asked(open, config, jwt, &call).await?;
-    let found: Namespace = serde_json::from_str(&reply.body).map_err(|_| unavailable("not a Namespace"))?;
-    Ok(found.metadata.labels)
+    labels(&reply.body)
+}
+
+/// The labels that a Namespace has.
+pub(super) fn labels(body: &str) -> Result<BTreeMap<String, String>, Fail> {
+    let wrong = || unavailable("not a Namespace");
+    let found: Value = serde_json::from_str(body).map_err(|_| wrong())?;
+    let metadata = found["metadata"].as_object().ok_or_else(wrong)?;
+    let labels = metadata.get("labels").cloned().unwrap_or_else(|| json!({}));
+    serde_json::from_value(labels).map_err(|_| wrong())
 }
 
 async fn asked(open: &Open, config: &Config, jwt: &str, call: &ApiCall) -> Result<ApiReply, Fail> {
