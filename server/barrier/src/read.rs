@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coffer_core::secret::SecretBytes;
+use coffer_core::token::HmacKey;
 
 use crate::children;
 use crate::envelope::{self, Key, Needs};
@@ -85,6 +86,11 @@ pub trait Read: Send + Sync {
     /// The snapshot's version: it sees every commit up to this one.
     fn version(&self) -> u64 {
         self.view().snapshot.version()
+    }
+
+    /// An HMAC key for one purpose, the same at every unseal.
+    fn hmac_key(&self, purpose: &str) -> HmacKey {
+        self.view().keys.hmac_key(purpose)
     }
 
     /// The row at `key`, decrypted.

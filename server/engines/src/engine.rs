@@ -143,6 +143,8 @@ pub struct Issue {
     pub renewable: bool,
     /// Whose work it is, such as `config/app-db`: one queue with bounded concurrency for each mount and target.
     pub target: String,
+    /// Its name at the target, if [`Engine::accounts`] lists it by that. Never used again.
+    pub account: Option<String>,
 }
 
 /// What a write did, to be published once it is committed.
@@ -238,6 +240,21 @@ pub trait Engine: Send + Sync {
 
     /// Takes a credential away, and whoever uses it with it. Idempotent: an absent one is a success.
     async fn revoke(&self, _view: &ReadView<'_>, _payload: &SecretBytes) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported)
+    }
+
+    /// The targets where the engine's accounts may be.
+    async fn targets(&self, _view: &ReadView<'_>) -> Result<Vec<String>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// The accounts at a target that are certainly this mount's own.
+    async fn accounts(&self, _view: &ReadView<'_>, _target: &str) -> Result<Vec<String>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// Takes one of them away, and whoever uses it with it. Idempotent.
+    async fn remove(&self, _view: &ReadView<'_>, _target: &str, _account: &str) -> Result<(), EngineError> {
         Err(EngineError::Unsupported)
     }
 

@@ -4,6 +4,7 @@
 use coffer_barrier::{MountId, Read, RecordKind, RowKey, Writer};
 use coffer_core::secret::SecretBytes;
 use coffer_core::time::Timestamp;
+use coffer_core::token::HmacKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,6 +37,11 @@ impl<'a> ReadView<'a> {
     /// Which mount this is.
     pub fn mount(&self) -> MountId {
         self.mount
+    }
+
+    /// The key by which names of accounts are known to be this vault's.
+    pub fn accounts_key(&self) -> HmacKey {
+        self.read.hmac_key("account-names")
     }
 
     /// The row of that kind at `path`.

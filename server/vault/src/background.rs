@@ -13,7 +13,7 @@ use crate::auth::approle;
 use crate::door::Door;
 use crate::error::Fail;
 use crate::open::{Open, Surroundings};
-use crate::{lease, rotations, sweep, sys};
+use crate::{lease, reconcile, rotations, sweep, sys};
 
 /// How often most of it is done.
 const TICK: Duration = Duration::from_secs(1);
@@ -36,6 +36,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
     let publisher = tokio::spawn(publish_regularly(Arc::clone(&door), shutdown.clone()));
     let rewrapper = tokio::spawn(rewrap_regularly(Arc::clone(&door), shutdown.clone()));
     let rotator = tokio::spawn(rotations::run(Arc::clone(&door), shutdown.clone()));
+    let reconciler = tokio::spawn(reconcile::run(Arc::clone(&door), shutdown.clone()));
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count: u64 = 0;
@@ -60,7 +61,7 @@ pub(crate) async fn run(around: Arc<Surroundings>, door: Arc<Door>, shutdown: Ca
         count += 1;
     }
     // None may be dropped half way: the one is at a target, the others at the store.
-    let _ = tokio::join!(sweeper, publisher, rewrapper, rotator);
+    let _ = tokio::join!(sweeper, publisher, rewrapper, rotator, reconciler);
     tell_counted(&around).await;
     if let Some(open) = door.open() {
         report("last anchor", anchor::anchor(&open).await);

@@ -32,6 +32,7 @@ mod permit;
 mod pipeline;
 mod policy;
 mod quota;
+mod reconcile;
 mod refusal;
 mod request;
 mod revoke;

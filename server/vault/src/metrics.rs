@@ -21,6 +21,9 @@ pub(crate) struct Metrics {
     pub(crate) leases_overdue: IntGauge,
     pub(crate) leases_stuck: IntGauge,
     pub(crate) targets_failing: IntGauge,
+    pub(crate) accounts_lost: IntGauge,
+    pub(crate) accounts_dropped: IntCounter,
+    pub(crate) reconcile_failures: IntCounter,
     pub(crate) subscribers: IntGauge,
     pub(crate) passwords_hashed: IntCounter,
     pub(crate) sweeper_errors: IntCounter,
@@ -70,6 +73,18 @@ impl Metrics {
             targets_failing: gauge(
                 "coffer_lease_targets_failing",
                 "Targets that failed several times in a row, whichever lease it was about",
+            )?,
+            accounts_lost: gauge(
+                "coffer_accounts_without_lease",
+                "Accounts of this vault at databases that the last comparison found without a lease",
+            )?,
+            accounts_dropped: counter(
+                "coffer_accounts_dropped_total",
+                "Accounts without a lease that were taken away since the start",
+            )?,
+            reconcile_failures: counter(
+                "coffer_reconcile_failures_total",
+                "Targets that could not be compared with the leases, and accounts that could not be taken away",
             )?,
             subscribers: gauge(
                 "coffer_event_subscribers",

@@ -28,6 +28,7 @@ use crate::mounts::{Class, Mount, MountTable};
 use crate::outage::{Heartbeat, Outage};
 use crate::policy::Policies;
 use crate::quota::Quotas;
+use crate::reconcile::Reconciler;
 use crate::rows;
 use crate::token::{LiveToken, Tokens};
 
@@ -54,6 +55,7 @@ pub(crate) struct Open {
     pub(crate) quotas: Quotas,
     pub(crate) tokens: Tokens,
     pub(crate) leases: Leases,
+    pub(crate) reconciler: Reconciler,
     pub(crate) keys: KeyCache,
     pub(crate) direct: direct::Believed,
     pub(crate) devices: Devices,
@@ -153,6 +155,7 @@ impl Open {
                 Arc::clone(&validity),
             ),
             leases: Leases::new(Arc::clone(&barrier)),
+            reconciler: Reconciler::default(),
             keys: KeyCache::new(Arc::clone(&around.keys)),
             direct: direct::Believed::default(),
             lockouts: Lockouts::default(),

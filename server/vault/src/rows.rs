@@ -152,6 +152,11 @@ pub(crate) fn lease_queued(target: &TargetKey, due: Timestamp, id: &str) -> RowK
     RowKey::ordered(MountId::SYSTEM, &lease_queue(target), due.as_millis(), id.as_bytes())
 }
 
+/// The lease of an account at one of a mount's targets: its id.
+pub(crate) fn lease_account(mount: MountId, account: &str) -> RowKey {
+    entry(&format!("lease-account/{}/{account}", mount.to_hex()))
+}
+
 /// The family of leases that a token holds and that nobody has begun to revoke.
 pub(crate) fn token_leases(hash: &TokenHash) -> String {
     format!("token-leases/{}", hash.to_hex())

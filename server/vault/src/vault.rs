@@ -36,7 +36,7 @@ use crate::rows;
 use crate::status;
 use crate::token::{TokenEntry, Tokens};
 use crate::webhooks::HttpWebhooks;
-use crate::{lease, rotations, sweep};
+use crate::{lease, reconcile, rotations, sweep};
 
 /// The secrets engines of this version. Webhooks are asked where `outbound` permits.
 pub fn standard_engines(outbound: &Outbound) -> Vec<Arc<dyn Engine>> {
@@ -184,6 +184,14 @@ impl Vault {
                 let swept = swept.and(lease::measure(&open).await);
                 Ok(rotations::sweep(&open).await.and(swept)?)
             }
+            None => Ok(()),
+        }
+    }
+
+    /// Compares accounts with leases once, now: what the background does when it takes over and every hour.
+    pub async fn reconcile(&self) -> Result<(), VaultError> {
+        match self.door.open() {
+            Some(open) => Ok(reconcile::reconcile(&open).await?),
             None => Ok(()),
         }
     }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::connection::{Connection, PasswordForm};
 use super::role::{Role, Statements};
+use super::signature::Signer;
 use super::username;
 use crate::engine::{EngineRequest, Issue};
 use crate::{EngineError, codec};
@@ -39,12 +40,13 @@ impl Account {
         connection: &Connection,
         req: &EngineRequest<'_>,
         password: SecretString,
+        signer: &Signer<'_>,
     ) -> Result<Self, EngineError> {
         let (now, display_name) = (req.now, req.display_name);
         let bytes_max = connection.name_bytes_max()?;
         let role_name = short(role_name);
         let username = match connection.username_template.as_str() {
-            "" => template::username(display_name, role_name, bytes_max, now, &mut rand::rng()),
+            "" => signer.sign(template::username(display_name, role_name, bytes_max, now, &mut rand::rng())),
             own => username::render(own, display_name, role_name, now, bytes_max)?,
         };
         let max = role.max_ttl();
@@ -70,7 +72,21 @@ impl Account {
             max_ttl: role.max_ttl(),
             renewable: true,
             target: target(&self.connection),
+            account: Some(self.username.clone()),
         })
+    }
+
+    /// One of which only the name is known: nothing but to take it away, in the usual way.
+    pub(super) fn bare(connection: &str, username: &str) -> Self {
+        Self {
+            format: FORMAT,
+            connection: connection.to_owned(),
+            username: username.to_owned(),
+            password: SecretString::copy_of(""),
+            form: PasswordForm::ScramSha256,
+            expiration: None,
+            statements: Statements::default(),
+        }
     }
 
     pub(super) fn decode(payload: &SecretBytes) -> Result<Self, EngineError> {
@@ -80,6 +96,11 @@ impl Account {
         }
         Ok(account)
     }
+}
+
+/// The connection of that target.
+pub(super) fn connection_at(target: &str) -> Result<&str, EngineError> {
+    target.strip_prefix("config/").ok_or(EngineError::NotFound)
 }
 
 /// The name that a connection has in queues and errors.

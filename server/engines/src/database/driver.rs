@@ -111,6 +111,9 @@ pub(super) trait Session: Send + Sync {
     /// Ends the sessions of this vault's other terms. How many there still were.
     async fn end_older(&mut self) -> Result<usize, EngineError>;
 
+    /// The names of all accounts.
+    async fn accounts(&mut self) -> Result<Vec<String>, EngineError>;
+
     /// Whether this login can do what the engine needs; the refusal says what is missing.
     async fn prove(&mut self) -> Result<(), EngineError>;
 

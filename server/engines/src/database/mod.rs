@@ -20,6 +20,7 @@ mod role;
 mod root;
 mod rotate;
 mod route;
+mod signature;
 mod static_role;
 mod tls;
 mod turning;
@@ -39,11 +40,14 @@ use self::fence::Term;
 use self::pool::{Pooled, Sessions};
 use self::role::Role;
 use self::route::{Route, route};
+use self::signature::Signer;
 use self::turning::Turning;
 use crate::engine::{Due, Effect, Engine, EngineReply, EngineRequest, Op, Reader};
 use crate::turns::{Moment, Turns};
 use crate::{EngineError, ReadView, WriteView, input, passwords};
 
+/// How many connections are listed at a time.
+const LIST_PAGE: usize = 1000;
 const NAME_BYTES_MAX: usize = 512;
 
 /// The database engine.
@@ -99,7 +103,8 @@ impl DatabaseEngine {
         }
         let policy = role.password_policy.as_deref().unwrap_or(&connection.password_policy);
         let password = passwords::generate(view, policy).await?;
-        let account = Account::generate(name, &role, &connection, req, password)?;
+        let account =
+            Account::generate(name, &role, &connection, req, password, &Signer::of(view, &role.connection))?;
         Ok(EngineReply::Issue(account.issue(&role)?))
     }
 
@@ -288,6 +293,41 @@ impl Engine for DatabaseEngine {
         let mut session = self.session_of(view, &account).await?;
         let target = account::target(&account.connection);
         let done = bounded(&target, session.session()?.revoke(&account)).await;
+        session.finish(done)
+    }
+
+    async fn targets(&self, view: &ReadView<'_>) -> Result<Vec<String>, EngineError> {
+        let mut targets: Vec<String> = Vec::new();
+        let mut last: Option<String> = None;
+        loop {
+            let page = view.list("config", last.as_deref(), LIST_PAGE).await?;
+            targets.extend(page.iter().map(|name| account::target(name)));
+            if page.len() < LIST_PAGE {
+                return Ok(targets);
+            }
+            last = page.into_iter().next_back();
+        }
+    }
+
+    async fn accounts(&self, view: &ReadView<'_>, target: &str) -> Result<Vec<String>, EngineError> {
+        let name = account::connection_at(target)?;
+        let connection = connection::load(view, name).await?.ok_or(EngineError::NotFound)?;
+        let mut session = self.sessions.open(view.mount(), name, &connection).await?;
+        let listed = bounded(target, session.session()?.accounts()).await;
+        let mut accounts = session.finish(listed)?;
+        let signer = Signer::of(view, name);
+        accounts.retain(|account| signer.knows(account));
+        Ok(accounts)
+    }
+
+    async fn remove(&self, view: &ReadView<'_>, target: &str, username: &str) -> Result<(), EngineError> {
+        let name = account::connection_at(target)?;
+        if !Signer::of(view, name).knows(username) {
+            return Err(fail(target, false, "the account is not known to be this vault's"));
+        }
+        let account = Account::bare(name, username);
+        let mut session = self.session_of(view, &account).await?;
+        let done = bounded(target, session.session()?.revoke(&account)).await;
         session.finish(done)
     }
 

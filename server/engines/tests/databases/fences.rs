@@ -85,3 +85,33 @@ pub(crate) async fn vaults_that_share_a_login_leave_each_other_alone<B: Bed>() {
     db.revoke(&issue.payload).await.unwrap();
     assert!(!bed.has(&login(&issue).0).await);
 }
+
+pub(crate) async fn only_its_own_accounts_are_listed_and_removed<B: Bed>() {
+    let bed = B::start().await;
+    let db = bench(&bed).await;
+    db.post("config/twin", bed.config()).await.unwrap();
+    let issue = db.issue("app").await;
+    let (mine, password) = login(&issue);
+    db.create(&issue.payload).await.unwrap();
+    let mut session = bed.connect(&mine, &password).await.unwrap();
+    // Looks alike, and is not.
+    let foreign = if mine.ends_with('1') { "2" } else { "1" };
+    let foreign = format!("{}{foreign}", &mine[..mine.len() - 1]);
+    bed.order(&B::account(&foreign, "Foreign-1")).await;
+    db.post("config/db", json!({ "username_template": "v-own-template-{{ random 16 }}" })).await.unwrap();
+    let by_template = db.issue("app").await;
+    db.create(&by_template.payload).await.unwrap();
+
+    let reader = db.barrier.reader().await.unwrap();
+    let view = ReadView::new(db.mount, &reader);
+    assert_eq!(db.engine.targets(&view).await.unwrap(), ["config/db", "config/twin"]);
+    assert_eq!(db.engine.accounts(&view, "config/db").await.unwrap(), std::slice::from_ref(&mine));
+    assert!(db.engine.accounts(&view, "config/twin").await.unwrap().is_empty(), "of another connection");
+    for not_known in [foreign.as_str(), "plain", B::ADMIN, &login(&by_template).0] {
+        assert!(db.engine.remove(&view, "config/db", not_known).await.is_err(), "{not_known}");
+        assert!(bed.has(not_known).await);
+    }
+    db.engine.remove(&view, "config/db", &mine).await.unwrap();
+    db.engine.remove(&view, "config/db", &mine).await.unwrap();
+    assert!(!bed.has(&mine).await && bed.query(&mut session, "SELECT 1").await.is_err());
+}

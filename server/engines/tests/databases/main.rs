@@ -21,7 +21,10 @@ use coffer_barrier::store::Store;
 use coffer_core::secret::SecretBytes;
 use coffer_engines::{DatabaseEngine, EngineError, Issue};
 use coffer_storage::memory::MemoryStore;
-use fences::{an_earlier_server_acts_no_more, vaults_that_share_a_login_leave_each_other_alone};
+use fences::{
+    an_earlier_server_acts_no_more, only_its_own_accounts_are_listed_and_removed,
+    vaults_that_share_a_login_leave_each_other_alone,
+};
 use schedules::{
     a_static_role_rotates_by_its_schedule_and_never_outside_its_window, the_root_password_rotates_by_itself,
 };
@@ -254,6 +257,7 @@ suite!(
     a_static_role_rotates_by_its_schedule_and_never_outside_its_window,
     the_root_password_rotates_by_itself,
     an_earlier_server_acts_no_more,
+    only_its_own_accounts_are_listed_and_removed,
     vaults_that_share_a_login_leave_each_other_alone,
     a_changed_password_is_told_and_disturbs_no_other,
 );

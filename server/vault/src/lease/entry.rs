@@ -45,6 +45,9 @@ pub(crate) struct LeaseEntry {
     pub(crate) renewable: bool,
     /// Which queue revocations wait in.
     pub(crate) target: String,
+    /// The credential's name at the target, where the reconciler finds it.
+    #[serde(default)]
+    pub(crate) account: Option<String>,
     /// What the engine needs; may hold the credential.
     pub(crate) payload: Payload,
     pub(crate) state: LeaseState,

@@ -64,6 +64,7 @@ pub(crate) async fn issue(
         token_expiry: last_breath(holder),
         renewable: issue.renewable,
         target: issue.target,
+        account: issue.account,
         payload: Payload(issue.payload),
         state: LeaseState::Issuing { deadline: now.plus(ISSUE_DEADLINE) },
         queued: false,

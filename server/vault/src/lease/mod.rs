@@ -59,6 +59,9 @@ impl Leases {
         codec::put(writer, &rows::lease(&lease.id), lease).await?;
         Self::put_due_in(writer, lease).await?;
         codec::put(writer, &rows::token_lease(&lease.token, lease.issued, &lease.id), &lease.id).await?;
+        if let Some(account) = &lease.account {
+            codec::put(writer, &rows::lease_account(lease.mount, account), &lease.id).await?;
+        }
         writer.link(MountId::SYSTEM, &rows::lease_path(&lease.id)).await?;
         Ok(())
     }
@@ -90,6 +93,9 @@ impl Leases {
         writer.delete(&rows::lease(&lease.id)).await?;
         writer.delete(was).await?;
         writer.delete(&rows::token_lease(&lease.token, lease.issued, &lease.id)).await?;
+        if let Some(account) = &lease.account {
+            writer.delete(&rows::lease_account(lease.mount, account)).await?;
+        }
         writer.unlink(MountId::SYSTEM, &rows::lease_path(&lease.id)).await?;
         Ok(())
     }

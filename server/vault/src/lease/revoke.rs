@@ -118,7 +118,8 @@ async fn begin_in(
         return Ok(None);
     }
     if let LeaseState::Issuing { deadline } = before {
-        lease.clean_again = Some(deadline.plus(ISSUE_DEADLINE));
+        // From now if that is later: a process that stood still goes on creating when it goes on.
+        lease.clean_again = Some(deadline.max(now).plus(ISSUE_DEADLINE));
     }
     if before != LeaseState::Revoked {
         let event = if cause == Cause::Due { LeaseEvent::Due } else { LeaseEvent::RevokeRequested };

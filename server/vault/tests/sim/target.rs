@@ -182,6 +182,7 @@ impl Engine for SimEngine {
             max_ttl: MAX_TTL,
             renewable: true,
             target: format!("config/sim{}", number(name) % TARGETS),
+            account: None,
         }))
     }
 

@@ -21,6 +21,7 @@ mod password_policies;
 mod pods;
 mod policies;
 mod quotas;
+mod reconcile;
 mod rotations;
 mod scale;
 mod story;

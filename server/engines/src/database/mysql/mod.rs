@@ -130,6 +130,10 @@ impl Session for MySqlSession {
         fence::end_older(&mut self.conn, &self.target, &self.term).await
     }
 
+    async fn accounts(&mut self) -> Result<Vec<String>, EngineError> {
+        sql::accounts(&mut self.conn, &self.target).await
+    }
+
     async fn prove(&mut self) -> Result<(), EngineError> {
         sql::prove(&mut self.conn, &self.target).await
     }

@@ -118,6 +118,11 @@ pub(super) async fn own_account(conn: &mut Conn, target: &str) -> Result<(String
     Ok((name.to_owned(), host.to_owned()))
 }
 
+/// The names of all accounts.
+pub(super) async fn accounts(conn: &mut Conn, target: &str) -> Result<Vec<String>, EngineError> {
+    conn.query("SELECT DISTINCT User FROM mysql.user").await.map_err(|error| from_driver(target, &error))
+}
+
 /// Whether the login may make accounts, look for them and end their sessions.
 pub(super) async fn prove(conn: &mut Conn, target: &str) -> Result<(), EngineError> {
     let lines: Vec<String> = conn.query("SHOW GRANTS").await.map_err(|error| from_driver(target, &error))?;

@@ -101,6 +101,10 @@ impl Session for PostgresSession {
         fence::end_older(&self.client, &self.target, &self.term).await
     }
 
+    async fn accounts(&mut self) -> Result<Vec<String>, EngineError> {
+        sql::accounts(&self.client, &self.target).await
+    }
+
     async fn prove(&mut self) -> Result<(), EngineError> {
         if sql::may_create_roles(&self.client, &self.target).await? {
             return Ok(());

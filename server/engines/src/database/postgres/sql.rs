@@ -140,6 +140,13 @@ async fn oid(client: &impl GenericClient, target: &str, username: &str) -> Resul
     row.map(|row| row.try_get(0).map_err(driver)).transpose()
 }
 
+/// The names of all roles.
+pub(super) async fn accounts(client: &impl GenericClient, target: &str) -> Result<Vec<String>, EngineError> {
+    let driver = |error| from_driver(target, &error);
+    let rows = client.query("SELECT rolname::text FROM pg_catalog.pg_roles", &[]).await.map_err(driver)?;
+    rows.iter().map(|row| row.try_get(0).map_err(driver)).collect()
+}
+
 /// Whether the login may make accounts.
 pub(super) async fn may_create_roles(client: &impl GenericClient, target: &str) -> Result<bool, EngineError> {
     let driver = |error| from_driver(target, &error);

@@ -35,6 +35,8 @@ pub struct SimDatabase {
     pub ended: Mutex<Vec<String>>,
     /// While set, creations wait before they take effect.
     pub hold_create: AtomicBool,
+    /// While set, a list of accounts waits before it is given back.
+    pub hold_list: AtomicBool,
     pub waiting: AtomicUsize,
     pub arrived: Notify,
     pub go: Notify,
@@ -81,6 +83,11 @@ impl SimDatabase {
             freed.await;
             self.hung.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+
+    /// Puts an account there that no lease knows.
+    pub fn put(&self, name: &str) {
+        self.accounts.lock().unwrap().insert(name.to_owned());
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -130,6 +137,7 @@ impl Engine for SimDatabase {
         data.insert("username".into(), name.clone().into());
         data.insert("password".into(), CANARY.into());
         let payload = json!({"name": name, "password": CANARY}).to_string();
+        let account = Some(name);
         Ok(EngineReply::Issue(Issue {
             payload: SecretBytes::new(payload.into_bytes()),
             data,
@@ -137,6 +145,7 @@ impl Engine for SimDatabase {
             max_ttl: Duration::from_secs(4 * 3600),
             renewable: true,
             target,
+            account,
         }))
     }
 
@@ -172,6 +181,28 @@ impl Engine for SimDatabase {
         _expires: Timestamp,
     ) -> Result<(), EngineError> {
         if self.has(&name_in(payload)) { Ok(()) } else { Err(EngineError::NotFound) }
+    }
+
+    async fn targets(&self, _view: &ReadView<'_>) -> Result<Vec<String>, EngineError> {
+        Ok(vec!["config/sim".to_owned()])
+    }
+
+    async fn accounts(&self, _view: &ReadView<'_>, target: &str) -> Result<Vec<String>, EngineError> {
+        assert_eq!(target, "config/sim");
+        let listed = self.accounts().into_iter().filter(|name| name.starts_with("v-")).collect();
+        if self.hold_list.load(Ordering::SeqCst) {
+            self.arrived.notify_one();
+            self.go.notified().await;
+        }
+        Ok(listed)
+    }
+
+    async fn remove(&self, _view: &ReadView<'_>, _target: &str, account: &str) -> Result<(), EngineError> {
+        if self.refuse_revoke.load(Ordering::SeqCst) {
+            return Err(down());
+        }
+        self.accounts.lock().unwrap().remove(account);
+        Ok(())
     }
 
     fn rotating<'p>(&self, path: &'p str) -> Option<&'p str> {
