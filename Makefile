@@ -28,6 +28,7 @@ soak: ## the long tests: 20,000 power cuts, a million policy decisions, a minute
 	@$(RUN) COFFER_POLICY_TRIPLES=1000000 cargo test "$${RUST_ARGS[@]}" -p coffer-core --test policy_reference -- --nocapture
 	@$(RUN) COFFER_FUZZ_SECS=60 COFFER_FUZZ_SEED=$$(date +%s) cargo test "$${RUST_ARGS[@]}" --workspace --exclude coffer-e2e --lib --bins fuzz -- --nocapture
 	@$(RUN) COFFER_CRASHES=150 COFFER_CRASH_STRIDE=1 cargo test "$${RUST_ARGS[@]}" -p coffer --test crash
+	@$(RUN) COFFER_ORPHAN_KILLS=300 COFFER_ORPHAN_STOPS=100 cargo test "$${RUST_ARGS[@]}" -p coffer --test crash no_account stood_still -- --nocapture
 	@$(RUN) COFFER_ROTATIONS=100 cargo test "$${RUST_ARGS[@]}" -p coffer --test crash no_query_fails
 	@$(RUN) COFFER_LEASES=10000 cargo test "$${RUST_ARGS[@]}" -p coffer --test crash -- leases_that_end_together
 	@$(RUN) COFFER_SIM_SEEDS=5000 cargo test "$${RUST_ARGS[@]}" -p coffer-vault --test sim -- --nocapture seeds

@@ -79,6 +79,12 @@ steps! {
     Rekeyed = "rekeyed",
     /// A batch of old rows is under the new keys.
     Rewrapped = "rewrapped",
+    /// A session at a target may act, and the statement that makes an account goes there next.
+    TargetBeforeCreate = "target-before-create",
+    /// The target has made the account, nobody is told.
+    TargetCreated = "target-created",
+    /// A session at a target may act, and the statement that changes a password goes there next.
+    TargetBeforeAlter = "target-before-alter",
     /// The audit log's head is anchored in the barrier.
     Anchored = "anchored",
 }

@@ -19,6 +19,7 @@ mod load;
 mod mass;
 mod once;
 mod order;
+mod orphan;
 mod rotation;
 #[path = "../../engines/tests/support/servers/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the database engine")]
@@ -28,7 +29,7 @@ mod vault;
 
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 15] = [
+const TESTS: [(&str, fn()); 17] = [
     ("a_server_killed_at_any_step_of_a_write_keeps_its_word", story::kills),
     ("a_token_whose_end_was_cut_off_is_dead_with_its_line_or_alive_with_it", ceremonies::token_line),
     ("a_mount_whose_end_was_cut_off_is_there_whole_or_goes", ceremonies::unmount),
@@ -44,6 +45,8 @@ const TESTS: [(&str, fn()); 15] = [
         rotation::grace_to_its_end,
     ),
     ("leases_that_end_together_are_gone_also_when_the_server_dies_over_them", mass::gone),
+    ("no_account_is_without_a_lease_whenever_the_server_dies", orphan::kills),
+    ("a_server_that_stood_still_while_another_took_over_has_no_effect", orphan::stops),
     ("what_is_lost_or_forged_is_noticed", forged::noticed),
     ("the_binary_that_ships_cannot_be_told_to_die", story::ships_unarmed),
     ("nothing_that_ships_arms_a_step_and_every_step_is_somewhere", story::nothing_arms),

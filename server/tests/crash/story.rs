@@ -124,7 +124,9 @@ pub(crate) fn nothing_arms() {
     }
     for step in Step::ALL {
         assert!(reached.contains(&format!("failpoint::reach(Step::{step:?})")), "{step:?} is nowhere");
-        let died_at = STEPS.contains(step) || crate::ceremonies::STEPS.contains(step);
+        let died_at = STEPS.contains(step)
+            || crate::orphan::STEPS.contains(step)
+            || crate::ceremonies::STEPS.contains(step);
         assert!(died_at, "nothing here is ended at {step:?}");
     }
 }

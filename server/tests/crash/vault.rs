@@ -43,6 +43,18 @@ impl Vault {
         Self { bed, program, order, key: String::new(), root: String::new(), runtime }
     }
 
+    /// A copy of the store as it is, that another server can be started on. Whoever serves this one stands still.
+    pub(crate) fn copy(&self) -> Self {
+        let mut copy = Self::bare(&self.program);
+        for part in ["data", "audit"] {
+            let (from, to) = (self.bed.path(part), copy.bed.path(part));
+            let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+            assert!(copied.success(), "{part}");
+        }
+        (copy.key, copy.root) = (self.key.clone(), self.root.clone());
+        copy
+    }
+
     pub(crate) fn initialise(&mut self, server: &Server) {
         let shell = self.shell(server);
         let made = shell.json(&["operator", "init", "--key-shares", "1", "--key-threshold", "1"]);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use coffer_core::failpoint::{self, Step};
 use coffer_core::secret::SecretString;
 
 use super::account::Account;
@@ -153,6 +154,11 @@ pub(super) async fn dial(
         Ok(result) => result,
         Err(_) => Err(DialError::Engine(slow(&endpoint.name))),
     }
+}
+
+/// A password is about to be changed.
+pub(super) fn about_to_alter() {
+    failpoint::reach(Step::TargetBeforeAlter);
 }
 
 /// A refusal or failure of a database.

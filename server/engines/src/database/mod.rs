@@ -29,6 +29,7 @@ mod username;
 
 use async_trait::async_trait;
 use coffer_barrier::{Barrier, MountId};
+use coffer_core::failpoint::{self, Step};
 use coffer_core::secret::SecretBytes;
 use coffer_core::time::Timestamp;
 use serde_json::Value;
@@ -267,7 +268,11 @@ impl Engine for DatabaseEngine {
         let account = Account::decode(payload)?;
         let mut session = self.session_of(view, &account).await?;
         let target = account::target(&account.connection);
+        failpoint::reach(Step::TargetBeforeCreate);
         let done = bounded(&target, session.session()?.create(&account)).await;
+        if done.is_ok() {
+            failpoint::reach(Step::TargetCreated);
+        }
         session.finish(done)
     }
 

@@ -8,7 +8,7 @@ use coffer_core::time::Timestamp;
 
 use super::account;
 use super::connection::{self, Connection, PasswordForm};
-use super::driver::{DialError, PasswordChange, bounded, fail};
+use super::driver::{DialError, PasswordChange, about_to_alter, bounded, fail};
 use super::effects;
 use super::passwords;
 use super::pool::Sessions;
@@ -193,6 +193,7 @@ impl Turning<'_> {
             plain: connection.form == PasswordForm::Password,
             unlock: role.usernames.len() > 1,
         };
+        about_to_alter();
         let done = bounded(&target, session.session()?.set_password(&change)).await;
         session.finish(done)?;
         match self.sessions.lets_in(&role.connection, &connection, username, password).await {
