@@ -9,7 +9,7 @@ use coffer_barrier::{MountId, Read};
 use coffer_core::path::VaultPath;
 use coffer_core::policy::Capability;
 use coffer_core::token::TokenHash;
-use coffer_engines::{EngineReply, EngineRequest, Op, ReadView, Reader, WriteView};
+use coffer_engines::{EngineError, EngineReply, EngineRequest, Op, ReadView, Reader, WriteView};
 use serde_json::Value;
 
 use crate::codec::{self, transact};
@@ -148,16 +148,24 @@ async fn acknowledge(ctx: &Ctx, permitted: &Permitted) -> Result<Outcome, Fail> 
     let engine = ctx.open.engine(&mount)?;
     let id = permitted.caller()?.hash.to_hex();
     let done: Result<(), Fail> = transact!(ctx.open.barrier, |w| {
-        engine.acknowledge(&mut WriteView::new(mount.id, w), &name, version, &id, ctx.now).await?
+        let mut view = WriteView::new(mount.id, w);
+        engine.acknowledge(&mut view, &name, version, &id, ctx.now).await.map_err(|error| match error {
+            EngineError::NotFound => nothing_rotates(),
+            other => other.into(),
+        })?
     });
     done.map(|()| Outcome::empty())
 }
 
 /// The mount and the name of a credential that rotates.
 fn find(open: &Open, path: &str) -> Result<(Arc<Mount>, String), Fail> {
-    let nothing = || Fail::Absent("no credential that rotates is read there".to_owned());
-    let (mount, rest) = open.mounts.route(Class::Secret, path).ok_or_else(nothing)?;
+    let (mount, rest) = open.mounts.route(Class::Secret, path).ok_or_else(nothing_rotates)?;
     mount.check_ready()?;
-    let name = open.engine(&mount).map_err(|_| nothing())?.rotating(rest).ok_or_else(nothing)?.to_owned();
+    let engine = open.engine(&mount).map_err(|_| nothing_rotates())?;
+    let name = engine.rotating(rest).ok_or_else(nothing_rotates)?.to_owned();
     Ok((mount, name))
+}
+
+fn nothing_rotates() -> Fail {
+    Fail::Absent("no credential that rotates is read there".to_owned())
 }
